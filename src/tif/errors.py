@@ -1,0 +1,38 @@
+"""Errors meant for the user, and the one way in which a stage starts and ends."""
+
+import ctypes
+import errno
+import signal
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Bad input. The message says what is wrong, where, and what to do; it is shown without a traceback."""
+
+
+def run(stage: Callable[[], None]) -> None:
+    """Run a stage: one line on stderr and exit status 1 for bad input or a full disk.
+
+    Any other exception is a defect and keeps its traceback. On Linux the stage also dies with its parent, because
+    a stage that outlives a killed `dvc repro` would go on writing into outputs that nobody watches.
+    """
+    if sys.platform == "linux":
+        parent_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGTERM)
+    try:
+        stage()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        where = getattr(error, "filename", None) or "an output of this stage"
+        sys.exit(
+            f"error: the disk is full while writing {where}; nothing was kept. Free some space and run again"
+        )
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an exception means "no space left", also as reported by Arrow and safetensors without an errno."""
+    return getattr(error, "errno", None) == errno.ENOSPC or "no space left on device" in str(error).lower()
