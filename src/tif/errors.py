@@ -28,9 +28,7 @@ def run(stage: Callable[[], None]) -> None:
         if not disk_is_full(error):
             raise
         where = getattr(error, "filename", None) or "an output of this stage"
-        sys.exit(
-            f"error: the disk is full while writing {where}; nothing was kept. Free some space and run again"
-        )
+        sys.exit(f"error: the disk is full while writing {where}; nothing was kept. Free some space and run again")
 
 
 def disk_is_full(error: BaseException) -> bool:

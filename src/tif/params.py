@@ -119,9 +119,7 @@ def choose(package: Literal["benchmarks", "identify", "methods"], name: str, key
     folder = Path(__file__).parent / package
     known = sorted(path.stem for path in folder.glob("[a-z]*.py"))
     if name not in known:
-        raise UserError(
-            f"params.yaml: {key} = {name!r} is unknown{nearest(name, known)}; known: {', '.join(known)}"
-        )
+        raise UserError(f"params.yaml: {key} = {name!r} is unknown{nearest(name, known)}; known: {', '.join(known)}")
     return importlib.import_module(f"tif.{package}.{name}")
 
 
@@ -134,7 +132,5 @@ def local_source(source: str, key: str) -> Path | None:
         return None
     path = Path(source).expanduser()
     if not path.exists():
-        raise UserError(
-            f"params.yaml: {key} = {source!r}: nothing is there; give an existing path or '{NO_SOURCE}'"
-        )
+        raise UserError(f"params.yaml: {key} = {source!r}: nothing is there; give an existing path or '{NO_SOURCE}'")
     return path

@@ -32,12 +32,8 @@ SAMPLES = pa.schema(
         _column("response", pa.string(), "answer"),
         _column("paraphrased_prompt", pa.string(), "the question in other words", nullable=True),
         _column("paraphrased_response", pa.string(), "the answer in other words", nullable=True),
-        _column(
-            "perturbed_responses", pa.list_(pa.string()), "wrong answers of the same form", nullable=True
-        ),
-        _column(
-            "gold_spans", pa.list_(_SPAN), "characters of response that carry the fact, where known", True
-        ),
+        _column("perturbed_responses", pa.list_(pa.string()), "wrong answers of the same form", nullable=True),
+        _column("gold_spans", pa.list_(_SPAN), "characters of response that carry the fact, where known", True),
     ]
 )
 SPANS = pa.schema(
