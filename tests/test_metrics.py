@@ -92,7 +92,7 @@ def test_forget_quality_where_a_double_underflows(n, m):
     quality = metrics.forget_quality(np.arange(n), np.arange(m) + n)
     exact = math.log10(2) - math.log10(math.comb(n + m, n))
     assert quality.log10_pvalue == pytest.approx(exact, abs=1e-9)
-    assert quality.pvalue == pytest.0.0
+    assert quality.pvalue == 0.0
 
 
 def test_forget_quality_equals_a_count_of_all_orders():
