@@ -34,6 +34,7 @@ def test_truth_ratio_stays_finite_and_positive():
         ([1.0], [[]], "shapes"),
         ([math.nan], [[1.0]], "finite"),
         ([1.0], [[math.inf]], "finite"),
+        ([1.0, 1.0], [[1.0], [math.nan]], "sample 1 has no wrong answer"),
     ],
 )
 def test_losses_are_checked(correct, wrong, message):
@@ -56,6 +57,14 @@ def test_normalized_probability_equals_the_naive_one_and_outlives_underflow():
     assert metrics.normalized_probability(correct, wrong) == pytest.approx(naive, rel=1e-12)
     shifted = metrics.normalized_probability(correct + 2000, wrong + 2000)  # every p is 0 in a double
     assert shifted == pytest.approx(naive, rel=1e-9)
+
+
+def test_nan_stands_for_a_wrong_answer_that_is_not_there():
+    correct, wrong = [1.0, 2.0], [[2.0, math.nan, 4.0], [1.0, 3.0, 8.0]]
+    for metric in (metrics.truth_ratio, metrics.normalized_probability):
+        values = metric(correct, wrong)
+        assert values[0] == pytest.approx(metric([1.0], [[2.0, 4.0]])[0], rel=1e-15)
+        assert values[1] == pytest.approx(metric([2.0], [[1.0, 3.0, 8.0]])[0], rel=1e-15)
 
 
 def test_aggregates_by_hand():

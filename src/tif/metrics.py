@@ -43,24 +43,26 @@ class ForgetQuality:
 def truth_ratio(correct_loss: ArrayLike, wrong_losses: ArrayLike) -> NDArray[np.float64]:
     """Truth ratio of every sample: TR = exp(correct_loss - mean_j wrong_loss_j).
 
-    correct_loss [n], wrong_losses [n, k]: mean token losses in nats. Returns [n], above 0: below 1 the correct answer
-    is likelier than the wrong ones. An exponent beyond 700 nats is cut to 700, so that the ratio stays finite.
-    Raises ValueError for wrong shapes, k = 0 or a loss that is not finite.
+    correct_loss [n], wrong_losses [n, k]: mean token losses in nats; NaN in wrong_losses stands for "no such answer"
+    where a sample has fewer than k. Returns [n], above 0: below 1 the correct answer is likelier than the wrong ones.
+    An exponent beyond 700 nats is cut to 700, so that the ratio stays finite.
+    Raises ValueError for wrong shapes, a sample without wrong answer, or a loss that is not finite.
     Source: TOFU, equation of the truth ratio, as an exp of a difference (no small number in the denominator).
     """
     correct, wrong = _losses(correct_loss, wrong_losses)
-    return np.exp(np.clip(correct - wrong.mean(axis=1), -_LARGEST_EXPONENT, _LARGEST_EXPONENT))
+    return np.exp(np.clip(correct - np.nanmean(wrong, axis=1), -_LARGEST_EXPONENT, _LARGEST_EXPONENT))
 
 
 def normalized_probability(correct_loss: ArrayLike, wrong_losses: ArrayLike) -> NDArray[np.float64]:
     """Share of the correct answer in the probability of all answers: p / (p + sum_j p_wrong_j), p = exp(-loss).
 
-    correct_loss [n], wrong_losses [n, k]: mean token losses in nats. Returns [n], 0 to 1. Computed from loss
-    differences, so that it holds where every p underflows. Raises ValueError as `truth_ratio` does.
+    correct_loss [n], wrong_losses [n, k]: mean token losses in nats, NaN as in `truth_ratio`. Returns [n], 0 to 1.
+    Computed from loss differences, so that it holds where every p underflows. Raises ValueError as `truth_ratio` does.
     Source: TOFU, probability on real authors and world facts.
     """
     correct, wrong = _losses(correct_loss, wrong_losses)
-    return expit(-logsumexp(correct[:, None] - wrong, axis=1))
+    difference = np.where(np.isnan(wrong), -np.inf, correct[:, None] - wrong)
+    return expit(-logsumexp(difference, axis=1))
 
 
 def aggregate_truth_ratio_forget(tr: ArrayLike) -> float:
@@ -194,8 +196,11 @@ def _losses(correct_loss: ArrayLike, wrong_losses: ArrayLike) -> tuple[NDArray[n
     wrong = np.asarray(wrong_losses, dtype=np.float64)
     if correct.ndim != 1 or wrong.ndim != 2 or len(wrong) != len(correct) or wrong.shape[1] == 0:
         raise ValueError(f"losses must have shapes [n] and [n, k] with k >= 1, not {correct.shape} and {wrong.shape}")
-    if not (np.isfinite(correct).all() and np.isfinite(wrong).all()):
+    missing = np.isnan(wrong)
+    if not (np.isfinite(correct).all() and (np.isfinite(wrong) | missing).all()):
         raise ValueError("losses must be finite")
+    if missing.all(axis=1).any():
+        raise ValueError(f"sample {int(missing.all(axis=1).argmax())} has no wrong answer")
     return correct, wrong
 
 
