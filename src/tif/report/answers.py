@@ -1,0 +1,112 @@
+"""Forget answers cut into pieces of unwanted words (UW), general words (GW) and the white space around them."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from tif.errors import UserError
+from tif.masks import words
+from tif.report.results import MODELS, Evaluation, same_samples
+
+_AGAIN = "run `dvc repro -f identify`"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of text: kind is 'uw', 'gw', or '' for what is no word."""
+
+    text: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One model's greedy answer to a question, with its scores against the true answer."""
+
+    model: str
+    pieces: list[Piece]
+    probability: float
+    rouge: float
+    truth_ratio: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One forget sample: the question, the true answer in pieces, and what each model says."""
+
+    sample_id: str
+    question: str
+    pieces: list[Piece]
+    replies: list[Reply]
+
+
+def group_spans(path: Path, rows: list[dict], forget: list[dict]) -> dict[str, list[dict]]:
+    """The spans of every forget sample, in the order of the text.
+
+    rows: the spans table. forget: the forget table. Raises UserError where the two do not belong together.
+    """
+    answers = {row["sample_id"]: row["response"] for row in forget}
+    grouped: dict[str, list[dict]] = {sample_id: [] for sample_id in answers}
+    expected = [sample_id for sample_id, answer in answers.items() if answer.strip()]
+    found = {row["sample_id"] for row in rows}
+    same_samples(found, expected, f"{path}: the spans", "the forget table", _AGAIN)
+    for row in sorted(rows, key=lambda row: (row["sample_id"], row["start"], row["end"])):
+        sample_id, start, end = row["sample_id"], row["start"], row["end"]
+        spans = grouped[sample_id]
+        if start < 0 or answers[sample_id][start:end] != row["text"] or (spans and start < spans[-1]["end"]):
+            raise UserError(
+                f"{path}: span [{start}, {end}) {row['text']!r} does not fit the answer of {sample_id}; {_AGAIN}"
+            )
+        spans.append(row)
+    return grouped
+
+
+def pieces(answer: str, spans: list[dict]) -> list[Piece]:
+    """`answer` in pieces, neighbouring words of one kind joined. Joined again, the pieces are the answer."""
+    kinds = [""] * len(answer)
+    for span in spans:
+        kinds[span["start"] : span["end"]] = ["uw" if span["unwanted"] else "gw"] * (span["end"] - span["start"])
+    for first, second in pairwise(spans):
+        if first["unwanted"] == second["unwanted"]:
+            kinds[first["end"] : second["start"]] = [kinds[first["start"]]] * (second["start"] - first["end"])
+    return _join(answer, kinds)
+
+
+def still_said(reply: str, answer: str, spans: list[dict]) -> list[Piece]:
+    """A model's reply in pieces: 'uw' where it says an unwanted word of the true answer, whatever its case."""
+    unwanted = {answer[span["start"] : span["end"]].casefold() for span in spans if span["unwanted"]}
+    unwanted = {word for word in unwanted if any(character.isalnum() for character in word)}
+    kinds = [""] * len(reply)
+    for start, end in words(reply):
+        if reply[start:end].casefold() in unwanted:
+            kinds[start:end] = ["uw"] * (end - start)
+    return _join(reply, kinds)
+
+
+def _join(text: str, kinds: list[str]) -> list[Piece]:
+    joined: list[Piece] = []
+    for character, kind in zip(text, kinds, strict=True):
+        if joined and joined[-1].kind == kind:
+            joined[-1] = Piece(joined[-1].text + character, kind)
+        else:
+            joined.append(Piece(character, kind))
+    return joined
+
+
+def chosen_answers(
+    forget: list[dict], spans: dict[str, list[dict]], evaluations: dict[str, Evaluation], count: int
+) -> list[Answer]:
+    """`count` forget samples at even distances over the forget table (all of a smaller table)."""
+    count = min(count, len(forget))
+    return [_answer(forget[k * len(forget) // count], spans, evaluations) for k in range(count)]
+
+
+def _answer(row: dict, spans: dict[str, list[dict]], evaluations: dict[str, Evaluation]) -> Answer:
+    key = row["sample_id"]
+    replies = []
+    for model in MODELS:
+        evaluation = evaluations[model]
+        scores = {name: evaluation.values["forget", name][key] for name in ("probability", "rouge", "truth_ratio")}
+        said = still_said(evaluation.generated[key], row["response"], spans[key])
+        replies.append(Reply(model, said, **scores))
+    return Answer(key, row["prompt"], pieces(row["response"], spans[key]), replies)

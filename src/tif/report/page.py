@@ -1,0 +1,111 @@
+"""The report page: words around the numbers, and the HTML template filled in."""
+
+import math
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from tif.report import pictures
+from tif.report.answers import Answer
+from tif.report.results import MODELS, Evaluation
+from tif.report.trajectory import Epoch, best_epoch
+
+_LEVEL = 0.05
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def render(
+    results: dict[str, dict],
+    epochs: list[Epoch],
+    evaluations: dict[str, Evaluation],
+    answers: list[Answer],
+    identified: dict,
+    card: dict,
+) -> str:
+    """The whole page as text. results: summaries of the three models; identified, card: identify.json, card.json."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    ratios = {model: evaluations[model].array("forget", "truth_ratio") for model in MODELS}
+    environment.filters.update(number=number, pvalue=pvalue, fact=fact)
+    return environment.get_template("template.html").render(
+        models=MODELS,
+        results=results,
+        headline=headline(results),
+        epochs=epochs,
+        best=best_epoch(epochs),
+        last=epochs[-1],
+        answers=answers,
+        identified=identified,
+        card=card,
+        tradeoff=Markup(pictures.tradeoff(epochs)),
+        epochs_picture=Markup(pictures.epochs_picture(epochs)),
+        truth_ratios=Markup(pictures.truth_ratios(ratios)),
+    )
+
+
+def headline(results: dict[str, dict]) -> str:
+    """What happened, in two sentences: can the unlearned model be told from the retain model, and what did it cost."""
+    target, unlearned = results["target"], results["unlearned"]
+    before, after = target["forget_quality"], unlearned["forget_quality"]
+    apart = after["pvalue"] < _LEVEL
+    was_apart = before["pvalue"] < _LEVEL
+    if was_apart:
+        change = "can still" if apart else "can no longer"
+    else:
+        change = "can now" if apart else "cannot, as before,"
+    told = (
+        f"After unlearning, the model {change} be told apart from one that never saw the {after['n']} forget answers "
+        f"(forget quality {pvalue(after['log10_pvalue'])}, before {pvalue(before['log10_pvalue'])})."
+    )
+    kept = f"Its model utility is {number(unlearned['model_utility'])}"
+    if target["model_utility"] > 0:
+        share = unlearned["model_utility"] / target["model_utility"]
+        return f"{told} {kept}, {100 * share:.0f} % of the target model's {number(target['model_utility'])}."
+    return f"{told} {kept}; the target model's is 0."
+
+
+def number(value: float) -> str:
+    """Three decimals; a small number keeps two significant digits.
+
+    >>> number(0.61234), number(0.0), number(0.00012)
+    ('0.612', '0', '1.2 × 10⁻⁴')
+    """
+    if value == 0:
+        return "0"
+    if abs(value) < 0.001:
+        sign = "−" if value < 0 else ""
+        return sign + _scientific(math.log10(abs(value)))
+    if abs(value) >= 1e6:
+        return _scientific(math.log10(value))
+    return f"{value:.3f}".replace("-", "−")
+
+
+def pvalue(log10: float) -> str:
+    """A p-value from its log10, so that it can be shown where a double underflows.
+
+    >>> pvalue(-0.5), pvalue(-600.0103)
+    ('0.316', '9.8 × 10⁻⁶⁰¹')
+    """
+    return number(10.0**log10) if log10 >= -3 else _scientific(log10)
+
+
+def _scientific(log10: float) -> str:
+    exponent = math.floor(log10)
+    mantissa = f"{10 ** (log10 - exponent):.1f}"
+    if mantissa == "10.0":
+        mantissa, exponent = "1.0", exponent + 1
+    return f"{mantissa} × 10{str(exponent).translate(_SUPERSCRIPT)}"
+
+
+def fact(value: object) -> str:
+    """A value of a JSON file for the reader."""
+    if value is None:
+        return "none"
+    return number(value) if isinstance(value, float) else str(value)
