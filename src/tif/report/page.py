@@ -61,8 +61,8 @@ def headline(results: dict[str, dict]) -> str:
     else:
         change = "can now" if apart else "cannot, as before,"
     told = (
-        f"After unlearning, the model {change} be told apart from one that never saw the {after['n']} forget answers "
-        f"(forget quality {pvalue(after['log10_pvalue'])}, before {pvalue(before['log10_pvalue'])})."
+        f"After unlearning, a statistical test {change} tell the model from one that never saw the {after['n']} forget "
+        f"answers (forget quality {pvalue(after['log10_pvalue'])}, before {pvalue(before['log10_pvalue'])})."
     )
     kept = f"Its model utility is {number(unlearned['model_utility'])}"
     if target["model_utility"] > 0:
@@ -74,8 +74,7 @@ def headline(results: dict[str, dict]) -> str:
 def number(value: float) -> str:
     """Three decimals; a small number keeps two significant digits.
 
-    >>> number(0.61234), number(0.0), number(0.00012)
-    ('0.612', '0', '1.2 × 10⁻⁴')
+    0.61234 gives 0.612, 0 gives 0 and 0.00012 gives 1.2 × 10⁻⁴ (with no-break spaces).
     """
     if value == 0:
         return "0"
@@ -88,11 +87,7 @@ def number(value: float) -> str:
 
 
 def pvalue(log10: float) -> str:
-    """A p-value from its log10, so that it can be shown where a double underflows.
-
-    >>> pvalue(-0.5), pvalue(-600.0103)
-    ('0.316', '9.8 × 10⁻⁶⁰¹')
-    """
+    """A p-value from its log10, so that it can be shown where a double underflows: -0.5 gives 0.316."""
     return number(10.0**log10) if log10 >= -3 else _scientific(log10)
 
 
@@ -101,7 +96,8 @@ def _scientific(log10: float) -> str:
     mantissa = f"{10 ** (log10 - exponent):.1f}"
     if mantissa == "10.0":
         mantissa, exponent = "1.0", exponent + 1
-    return f"{mantissa} × 10{str(exponent).translate(_SUPERSCRIPT)}"
+    no_break = "\N{NO-BREAK SPACE}"
+    return f"{mantissa}{no_break}×{no_break}10{str(exponent).translate(_SUPERSCRIPT)}"
 
 
 def fact(value: object) -> str:

@@ -42,7 +42,7 @@ def tradeoff(epochs: list[Epoch]) -> str:
         y = [epoch.forget_quality_log10 for epoch in epochs]
         axes.plot(x, y, color="#6b7280", linewidth=1, marker="o", markersize=4, zorder=2)
         best, last = best_epoch(epochs), epochs[-1]
-        _mark(axes, epochs[0], f"epoch {epochs[0].epoch}", "o", LINES["target"]["color"], (0, 10))
+        _mark(axes, epochs[0], f"epoch {epochs[0].epoch}", "o", LINES["target"]["color"], (0, -18))
         if best == last:
             _mark(axes, last, f"best and last: epoch {last.epoch}", "*", LINES["unlearned"]["color"], (0, 10))
         else:
