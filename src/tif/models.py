@@ -1,0 +1,178 @@
+"""Models: load, save, and the language-model head on answer tokens only.
+
+A model folder holds either trained weights (safetensors) or, for a model that is not ours, just the repository and
+the resolved commit. `tif.json` in it says which, and how prompts are written, so the folder alone describes the model.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+
+from tif.batches import Batch, PromptFormat
+from tif.errors import UserError
+from tif.tables import writing
+
+
+@dataclass(frozen=True)
+class Card:
+    """`tif.json` of a model folder.
+
+    prompt, date: see `PromptFormat`. dtype: of the weights. attention: the attention kernel.
+    repository, revision: a hub model and its resolved commit, or None. local: the folder's name below
+    `model.source`, or None. With neither, the weights lie in the model folder itself.
+    """
+
+    prompt: str
+    date: str
+    dtype: str
+    attention: str
+    repository: str | None = None
+    revision: str | None = None
+    local: str | None = None
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model, its tokenizer, and how its prompts are written."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    card: Card
+
+    @property
+    def form(self) -> PromptFormat:
+        return PromptFormat(self.card.prompt, self.card.date)
+
+
+@dataclass(frozen=True)
+class AnswerTokens:
+    """Scores of the N answer tokens of a batch, computed from hidden states only where they are asked for.
+
+    hidden: [N, d] the last hidden state that predicts each token. label: int64 [N].
+    """
+
+    hidden: Tensor
+    label: Tensor
+    head: torch.nn.Linear
+
+    def logit(self) -> Tensor:
+        """[N] raw logit of the true token: one dot product each, no row over the vocabulary."""
+        value = (self.hidden.float() * F.embedding(self.label, self.head.weight).float()).sum(-1)
+        if self.head.bias is not None:
+            value = value + self.head.bias[self.label]
+        return value
+
+    def nll(self, where: Tensor) -> Tensor:
+        """[N] negative log-likelihood (nats) of the true token where `where` (bool [N]) is true, elsewhere 0."""
+        rows = self.head(self.hidden[where]).float()
+        chosen = F.cross_entropy(rows, self.label[where], reduction="none")
+        return torch.zeros(len(where), dtype=chosen.dtype, device=chosen.device).masked_scatter(where, chosen)
+
+
+def answer_tokens(model: PreTrainedModel, batch: Batch) -> AnswerTokens:
+    """One forward pass of the backbone; see `AnswerTokens`. No logits are computed yet."""
+    hidden = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+    return AnswerTokens(hidden[batch.row, batch.column], batch.label, model.get_output_embeddings())
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Write `tif.json` into a model folder."""
+    (folder / "tif.json").write_text(json.dumps(asdict(card), indent=2) + "\n", encoding="utf-8")
+
+
+def save(path: Path | str, language_model: LanguageModel) -> None:
+    """Write weights (safetensors), tokenizer and card as one folder, in one step."""
+    with writing(path) as folder:
+        language_model.model.save_pretrained(folder)
+        language_model.tokenizer.save_pretrained(folder)
+        write_card(folder, language_model.card)
+
+
+def load(path: Path | str, source: Path | None, device: str) -> LanguageModel:
+    """The model of a model folder, in evaluation mode.
+
+    source: the folder `model.source`, where a local model's weights lie. device: torch device.
+    Raises UserError when weights or tokenizer are missing, when the tokenizer has no end-of-sequence token or no
+    character offsets, or when the head is not a plain linear layer.
+    """
+    path = Path(path)
+    try:
+        card = Card(**json.loads((path / "tif.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path}/tif.json is missing; `dvc repro` makes {path}") from None
+    if card.local is not None:
+        if source is None:
+            raise UserError(f"{path} was made from model.source, which is not set now; set model.source")
+        name, revision = str(source / card.local), None
+    else:
+        name, revision = card.repository or str(path), card.revision
+    return open_model(name, revision, card, device)
+
+
+def open_model(name: str, revision: str | None, card: Card, device: str) -> LanguageModel:
+    """Load weights and tokenizer of a folder or hub repository and check them; see `load`."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no tokenizer in {name}: {_first_line(error)}") from None
+    check_tokenizer(name, tokenizer, card.prompt)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            name,
+            revision=revision,
+            dtype=getattr(torch, card.dtype),
+            attn_implementation=card.attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"no usable safetensors weights in {name}: {_first_line(error)}") from None
+    model = model.to(device).eval()
+    _check_head(name, model)
+    return LanguageModel(model, tokenizer, card)
+
+
+def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerFast, prompt: str) -> None:
+    """Raises UserError for a tokenizer without end of sequence, offsets, or a chat template that is asked for."""
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer of {name} has no end-of-sequence token; set eos_token in tokenizer_config.json")
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"the tokenizer of {name} gives no character offsets; a fast tokenizer (tokenizer.json) is needed"
+        )
+    if prompt == "chat" and tokenizer.chat_template is None:
+        raise UserError(f"the tokenizer of {name} has no chat template; set prompt: plain in the model's block")
+
+
+def check_folder(name: str) -> None:
+    """Raises UserError for a local folder that lacks a config, weights or a tokenizer, before anything is loaded."""
+    folder = Path(name)
+    if not folder.is_dir():
+        raise UserError(f"model folder {name} does not exist; see model.source and the model's block in params.yaml")
+    needs = {"config.json": "config.json", "safetensors weights": "*.safetensors", "tokenizer.json": "tokenizer.json"}
+    for what, pattern in needs.items():
+        if not list(folder.glob(pattern)):
+            raise UserError(f"model folder {name} has no {what}; save the model with save_pretrained into it")
+    AutoConfig.from_pretrained(name, trust_remote_code=False)
+
+
+@torch.no_grad()
+def _check_head(name: str, model: PreTrainedModel) -> None:
+    """The dot product that trains unwanted tokens must be the model's own logit (no soft cap, no scale)."""
+    ids = torch.arange(1, 5, device=model.device)[None]
+    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    head = model.get_output_embeddings()
+    logits = model(input_ids=ids, use_cache=False).logits
+    if head is None or not torch.allclose(head(hidden).float(), logits.float(), rtol=1e-2, atol=1e-2):
+        raise UserError(
+            f"{name}: its logits are not a linear map of its last hidden state; such models are not supported"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
