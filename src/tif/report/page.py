@@ -11,7 +11,6 @@ from tif.report.answers import Answer
 from tif.report.results import MODELS, Evaluation
 from tif.report.trajectory import Epoch, best_epoch
 
-_LEVEL = 0.05
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -54,8 +53,8 @@ def headline(results: dict[str, dict]) -> str:
     """What happened, in two sentences: can the unlearned model be told from the retain model, and what did it cost."""
     target, unlearned = results["target"], results["unlearned"]
     before, after = target["forget_quality"], unlearned["forget_quality"]
-    apart = after["pvalue"] < _LEVEL
-    was_apart = before["pvalue"] < _LEVEL
+    apart = after["pvalue"] < pictures.LEVEL
+    was_apart = before["pvalue"] < pictures.LEVEL
     if was_apart:
         change = "can still" if apart else "can no longer"
     else:

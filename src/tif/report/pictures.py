@@ -29,7 +29,7 @@ _STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
 }
-_LEVEL = 0.05
+LEVEL = 0.05  # of the test, as papers on TOFU read forget quality
 _SHOWN_RATIOS = (1e-6, 1e6)  # ratios beyond are drawn at the edge, or one would squeeze all others together
 
 
@@ -47,7 +47,7 @@ def tradeoff(epochs: list[Epoch]) -> str:
             _mark(axes, last, f"best and last: epoch {last.epoch}", "*", LINES["unlearned"]["color"], (0, 10))
         else:
             _mark(axes, best, f"best: epoch {best.epoch}", "*", LINES["unlearned"]["color"], (0, 10))
-            _mark(axes, last, f"last: epoch {last.epoch}", "s", LINES["retain"]["color"], (0, -18))
+            _mark(axes, last, f"last: epoch {last.epoch}", "s", "#1c2430", (0, -18))
         _level(axes)
         axes.margins(x=0.18, y=0.14)
         axes.set_xlabel("mean probability of the retain answers (utility, right is better)")
@@ -64,16 +64,9 @@ def epochs_picture(epochs: list[Epoch]) -> str:
         above.plot(x, [e.forget_quality_log10 for e in epochs], marker="o", markersize=4, **LINES["unlearned"])
         _level(above)
         above.set_ylabel("log10 forget quality")
-        below.plot(x, [e.retain_probability for e in epochs], color="#0072b2", marker="o", label="retain", markersize=4)
-        below.plot(
-            x,
-            [e.forget_probability for e in epochs],
-            color="#d55e00",
-            ls="--",
-            marker="s",
-            label="forget",
-            markersize=4,
-        )
+        retain, forget = [e.retain_probability for e in epochs], [e.forget_probability for e in epochs]
+        below.plot(x, retain, color="#0072b2", marker="o", markersize=4, label="retain answers")
+        below.plot(x, forget, color="#d55e00", marker="s", markersize=4, label="forget answers", linestyle="--")
         below.set_ylim(-0.03, 1.03)
         below.set_ylabel("mean probability")
         below.set_xlabel("epochs of unlearning")
@@ -109,9 +102,9 @@ def _mark(axes: Axes, epoch: Epoch, label: str, marker: str, color: str, offset:
 
 
 def _level(axes: Axes) -> None:
-    axes.axhline(np.log10(_LEVEL), color="#6b7280", linestyle=(0, (4, 3)), linewidth=0.9)
+    axes.axhline(np.log10(LEVEL), color="#6b7280", linestyle=(0, (4, 3)), linewidth=0.9)
     axes.annotate(
-        f"p = {_LEVEL}", (1, np.log10(_LEVEL)), xycoords=("axes fraction", "data"), xytext=(0, -11),
+        f"p = {LEVEL}", (1, np.log10(LEVEL)), xycoords=("axes fraction", "data"), xytext=(0, -11),
         textcoords="offset points", ha="right", color="#4b5563", fontsize=8,
     )  # fmt: skip
 
