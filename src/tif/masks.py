@@ -1,9 +1,12 @@
 """Words, spans and tokens of an answer: what a word is, and which tokens a set of spans marks as unwanted."""
 
 from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import pairwise, zip_longest
 
 import regex
+
+from tif.errors import UserError
 
 Span = tuple[int, int]
 
@@ -50,3 +53,74 @@ def mark(text: str, spans: Sequence[Span]) -> list[bool]:
 def overlapping(text: str, spans: Sequence[Span]) -> list[bool]:
     """One bool a word of `text` (see `words`): the word overlaps a span in at least one non-space character."""
     return project(text, spans, words(text))
+
+
+def word_rows(sample_id: str, text: str, unwanted: Sequence[bool], scores: Sequence[float]) -> list[dict]:
+    """The rows of `tables.SPANS` for one answer, one per word of `text` (see `words`).
+
+    unwanted, scores: one value a word, in order. Raises ValueError when their number is not that of the words.
+    """
+    return [
+        {"sample_id": sample_id, "start": a, "end": b, "text": text[a:b], "unwanted": flag, "score": score}
+        for (a, b), flag, score in zip(words(text), unwanted, scores, strict=True)
+    ]
+
+
+def check_rows(rows: Sequence[dict], responses: dict[str, str], where: str) -> None:
+    """Raise UserError unless `rows` (`tables.SPANS`) hold exactly the words of every answer, in order.
+
+    responses: sample_id -> answer of every forget sample, in order. where: what the message calls the rows.
+    """
+    expected = ((sample_id, *span) for sample_id, text in responses.items() for span in words(text))
+    for row, word in zip_longest(rows, expected):
+        if row is None:
+            raise UserError(f"{where}: the word [{word[1]}, {word[2]}) of {word[0]} has no row")
+        sample_id, start, end = row["sample_id"], row["start"], row["end"]
+        if sample_id not in responses:
+            raise UserError(f"{where}: {sample_id} is not a sample of the forget set")
+        text = responses[sample_id]
+        if not 0 <= start < end <= len(text):
+            raise UserError(f"{where}: {sample_id}: [{start}, {end}) lies outside the answer of {len(text)} characters")
+        if (sample_id, start, end) != word or row["text"] != text[start:end]:
+            raise UserError(
+                f"{where}: {sample_id}: [{start}, {end}) {row['text']!r} is not the next word of the answer"
+            )
+        if not 0 <= row["score"] <= 1:
+            raise UserError(f"{where}: {sample_id}: [{start}, {end}) has score {row['score']}, which is not in [0, 1]")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well predicted spans cover true ones, each in [0, 1]; see `agreement`."""
+
+    precision: float
+    recall: float
+    f1: float
+    jaccard: float
+
+
+def agreement(texts: Sequence[str], predicted: Sequence[Sequence[Span]], true: Sequence[Sequence[Span]]) -> Agreement:
+    """Agreement of two sets of spans on the letters and digits of `texts`, counted over all texts (micro).
+
+    With P and T the sets of characters for which str.isalnum() holds inside predicted and true spans:
+    precision = |P & T| / |P|, recall = |P & T| / |T|, f1 = 2 |P & T| / (|P| + |T|), jaccard = |P & T| / |P | T|.
+    A quotient with denominator 0 is 1 when both sets are empty and 0 otherwise.
+    Raises ValueError for a span outside its text or when the three lengths differ.
+    """
+    both = predicted_count = true_count = 0
+    for text, predicted_spans, true_spans in zip(texts, predicted, true, strict=True):
+        for character, p, t in zip(text, mark(text, predicted_spans), mark(text, true_spans), strict=True):
+            if character.isalnum():
+                both += p and t
+                predicted_count += p
+                true_count += t
+
+    def ratio(numerator: int, denominator: int) -> float:
+        return numerator / denominator if denominator else float(predicted_count == true_count)
+
+    return Agreement(
+        precision=ratio(both, predicted_count),
+        recall=ratio(both, true_count),
+        f1=ratio(2 * both, predicted_count + true_count),
+        jaccard=ratio(both, predicted_count + true_count - both),
+    )

@@ -1,0 +1,32 @@
+"""The identifier `gold`: unwanted is what the benchmark itself marks as the fact. The upper bound for the others."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from tif.errors import UserError
+from tif.masks import overlapping, word_rows
+from tif.params import Block
+
+
+class Settings(Block):
+    """The block `gold`, which has no keys."""
+
+
+def identify(forget: pa.Table, retain: pa.Table, settings: Settings, source: Path | None) -> tuple[list[dict], dict]:
+    """Rows of `tables.SPANS`: a word is unwanted when it overlaps a gold span; score 1 or 0. And their metadata.
+
+    forget: the forget set (`tables.SAMPLES`); `retain` and `source` are not used.
+    Raises UserError when a sample has no gold spans.
+    """
+    rows = []
+    for sample in forget.select(["sample_id", "response", "gold_spans"]).to_pylist():
+        if sample["gold_spans"] is None:
+            raise UserError(
+                f"identify.method = gold: {sample['sample_id']} has no gold spans, because the benchmark does not know"
+                " them; choose frequency, file or all, or benchmark.name=fictitious"
+            )
+        spans = [(span["start"], span["end"]) for span in sample["gold_spans"]]
+        unwanted = overlapping(sample["response"], spans)
+        rows += word_rows(sample["sample_id"], sample["response"], unwanted, [float(flag) for flag in unwanted])
+    return rows, {"version": "1"}

@@ -1,0 +1,71 @@
+"""Stage identify: which words of the forget answers are unwanted."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
+
+from tif import masks, params, tables
+from tif.errors import run
+
+FORGET = Path("data/benchmark/forget.parquet")
+RETAIN = Path("data/benchmark/retain.parquet")
+SPANS = Path("data/spans.parquet")
+SUMMARY = Path("metrics/identify.json")
+
+
+def main() -> None:
+    """Write data/spans.parquet and metrics/identify.json."""
+    choice = params.read("identify", params.IdentifyChoice)
+    identifier = params.choose("identify", choice.method, "identify.method")
+    settings = params.read(choice.method, identifier.Settings)
+    source = params.local_source(choice.source, "identify.source")
+    forget, retain = tables.read(FORGET, tables.SAMPLES), tables.read(RETAIN, tables.SAMPLES)
+    rows, metadata = identifier.identify(forget, retain, settings, source)
+    masks.check_rows(rows, responses(forget), f"identify.method = {choice.method}")
+    metadata = {"identifier": choice.method, **metadata, "settings": json.dumps(settings.model_dump(by_alias=True))}
+    tables.write(SPANS, rows, tables.SPANS, metadata)
+    tables.write_text(SUMMARY, json.dumps({"method": choice.method, **summary(forget, rows)}, indent=2) + "\n")
+
+
+def responses(forget: pa.Table) -> dict[str, str]:
+    """sample_id -> answer."""
+    return dict(zip(forget.column("sample_id").to_pylist(), forget.column("response").to_pylist(), strict=True))
+
+
+def summary(forget: pa.Table, rows: list[dict]) -> dict:
+    """What metrics/identify.json says about spans.
+
+    `rows`: forget samples; `words`: their words; `unwanted_share`: share of the non-space characters that are unwanted;
+    `rows_without_unwanted`; `rows_only_punctuation`: samples whose unwanted words hold no letter or digit;
+    `agreement` with the gold spans (`masks.agreement`), null when a sample has none.
+    """
+    texts = responses(forget)
+    unwanted: dict[str, list[dict]] = {sample_id: [] for sample_id in texts}
+    for row in rows:
+        if row["unwanted"]:
+            unwanted[row["sample_id"]].append(row)
+    spans = {sample_id: [(row["start"], row["end"]) for row in some] for sample_id, some in unwanted.items()}
+    characters = sum(not character.isspace() for text in texts.values() for character in text)
+    marked = sum(sum(masks.mark(texts[sample_id], some)) for sample_id, some in spans.items())
+    wordless = [
+        some for some in unwanted.values() if some and not any(map(str.isalnum, "".join(r["text"] for r in some)))
+    ]
+    gold = forget.column("gold_spans").to_pylist()
+    agreement = None
+    if all(some is not None for some in gold):
+        true = [[(span["start"], span["end"]) for span in some] for some in gold]
+        agreement = asdict(masks.agreement(list(texts.values()), list(spans.values()), true))
+    return {
+        "rows": len(texts),
+        "words": len(rows),
+        "unwanted_share": marked / characters if characters else 0.0,
+        "rows_without_unwanted": sum(not some for some in unwanted.values()),
+        "rows_only_punctuation": len(wordless),
+        "agreement": agreement,
+    }
+
+
+if __name__ == "__main__":
+    run(main)
