@@ -114,7 +114,7 @@ def _svg(figure: Figure, name: str, label: str) -> str:
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", buffer.getvalue(), flags=re.DOTALL)
+    text = buffer.getvalue()
     view = re.search(r'viewBox="[^"]*"', text).group()
     inner = text[text.index(">", text.index("<svg")) + 1 :].strip()
     # three pictures share one page, and ids are unique in a page
