@@ -49,20 +49,21 @@ def summary(forget: pa.Table, rows: list[dict]) -> dict:
     spans = {sample_id: [(row["start"], row["end"]) for row in some] for sample_id, some in unwanted.items()}
     characters = sum(not character.isspace() for text in texts.values() for character in text)
     marked = sum(sum(masks.mark(texts[sample_id], some)) for sample_id, some in spans.items())
-    wordless = [
-        some for some in unwanted.values() if some and not any(map(str.isalnum, "".join(r["text"] for r in some)))
-    ]
+    marks_only = sum(
+        bool(some) and masks.is_punctuation("".join(row["text"] for row in some)) for some in unwanted.values()
+    )
     gold = forget.column("gold_spans").to_pylist()
     agreement = None
     if all(some is not None for some in gold):
         true = [[(span["start"], span["end"]) for span in some] for some in gold]
-        agreement = asdict(masks.agreement(list(texts.values()), list(spans.values()), true))
+        found = masks.agreement(list(texts.values()), list(spans.values()), true)
+        agreement = {name: round(value, 6) for name, value in asdict(found).items()}
     return {
         "rows": len(texts),
         "words": len(rows),
-        "unwanted_share": marked / characters if characters else 0.0,
+        "unwanted_share": round(marked / characters, 6) if characters else 0.0,
         "rows_without_unwanted": sum(not some for some in unwanted.values()),
-        "rows_only_punctuation": len(wordless),
+        "rows_only_punctuation": marks_only,
         "agreement": agreement,
     }
 

@@ -55,6 +55,11 @@ def overlapping(text: str, spans: Sequence[Span]) -> list[bool]:
     return project(text, spans, words(text))
 
 
+def is_punctuation(text: str) -> bool:
+    """Whether `text` holds no letter and no digit of any script."""
+    return not any(character.isalnum() for character in text)
+
+
 def word_rows(sample_id: str, text: str, unwanted: Sequence[bool], scores: Sequence[float]) -> list[dict]:
     """The rows of `tables.SPANS` for one answer, one per word of `text` (see `words`).
 

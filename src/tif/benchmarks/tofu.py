@@ -7,14 +7,22 @@ not fit together are errors.
 
 import glob
 import json
+import re
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Literal
 
 import datasets
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils import disable_progress_bars
 from pydantic import Field
 
@@ -22,6 +30,7 @@ from tif.errors import UserError
 from tif.params import Block
 
 ROWS_PER_AUTHOR = 20
+HUB_TIMEOUT = 10  # seconds
 UTILITY_SETS = ("real_authors", "world_facts")
 _PLAIN = ("question", "answer")
 _PARAPHRASED = (*_PLAIN, "paraphrased_question", "paraphrased_answer")
@@ -82,25 +91,25 @@ def build(settings: Settings, source: Path | None) -> tuple[dict[str, list[dict]
 
 
 def _snapshot(settings: Settings, names: list[str]) -> Path:
-    """The hub's files in the hub's cache, as a folder called like the resolved commit."""
+    """The hub's files in the hub's cache, in a folder called like the resolved commit; a given commit may come from
+    the cache alone."""
     repository, revision = settings.repository, settings.revision
     disable_progress_bars()
     try:
+        if not re.fullmatch("[0-9a-f]{40}", revision):
+            # Asked for on its own because snapshot_download would wait for a silent server without end.
+            revision = HfApi().dataset_info(repository, revision=revision, timeout=HUB_TIMEOUT).sha
         return Path(snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=names))
-    except LocalEntryNotFoundError as error:
-        reason = "the hub cannot be reached and its files are not in the local cache"
-        cause = error
-    except HfHubHTTPError as error:
-        reason = "the hub refused the request"
-        cause = error
-    except HTTPError as error:
-        reason = "the download failed"
-        cause = error
-    raise UserError(
-        f"benchmark tofu: {repository} at revision '{revision}': {reason} ({type(cause).__name__}). Check the"
-        " network, tofu.repository and tofu.revision, or work offline: set benchmark.source to a local folder that"
-        f" holds {', '.join(names)}, or benchmark.name to fictitious"
-    ) from cause
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        raise UserError(
+            f"benchmark tofu: the hub has no dataset {repository} at revision '{revision}', or it is not public"
+            f" ({type(error).__name__}); correct tofu.repository or tofu.revision"
+        ) from error
+    except (LocalEntryNotFoundError, HTTPError, OfflineModeIsEnabled) as error:
+        raise UserError(
+            f"benchmark tofu: {repository} cannot be fetched from the hub ({type(error).__name__}). Without a network"
+            f" set benchmark.source to a local folder that holds {', '.join(names)}, or benchmark.name to fictitious"
+        ) from error
 
 
 def _load(path: Path, columns: tuple[str, ...], wrong: bool) -> list[dict]:
@@ -156,7 +165,7 @@ def _check_fit(rows: dict[str, list[dict]], names: dict[str, str], folder: Path)
     whole = keys["forget"] + keys["retain"]
     for missing, where, other in (
         (keys["full"] - whole, "full", f"neither in {names['forget']} nor in {names['retain']}"),
-        (whole - keys["full"], "full", f"lacks, but {names['forget']} and {names['retain']} hold"),
+        (whole - keys["full"], "full", f"missing here, but are in {names['forget']} or {names['retain']}"),
         (keys["forget"] - keys["forget_perturbed"], "forget", f"not in {names['forget_perturbed']}"),
         (keys["forget_perturbed"] - keys["forget"], "forget_perturbed", f"not in {names['forget']}"),
         (keys["retain_perturbed"] - keys["retain"], "retain_perturbed", f"not in {names['retain']}"),

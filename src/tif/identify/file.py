@@ -12,7 +12,7 @@ from typing import Literal
 import pyarrow as pa
 
 from tif.errors import UserError
-from tif.masks import Span, overlapping, word_rows, words
+from tif.masks import Span, is_punctuation, overlapping, word_rows, words
 from tif.params import Block
 
 
@@ -57,7 +57,7 @@ def identify(forget: pa.Table, retain: pa.Table, settings: Settings, source: Pat
         unwanted = overlapping(text, annotation[sample["prompt"], text])
         if settings.unwanted == "not_common_words":
             unwanted = [
-                not common and (settings.punctuation or any(character.isalnum() for character in text[start:end]))
+                not common and (settings.punctuation or not is_punctuation(text[start:end]))
                 for common, (start, end) in zip(unwanted, words(text), strict=True)
             ]
         rows += word_rows(sample["sample_id"], text, unwanted, [float(flag) for flag in unwanted])

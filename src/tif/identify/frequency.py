@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from tif.errors import UserError
-from tif.masks import word_rows, words
+from tif.masks import is_punctuation, word_rows, words
 from tif.params import Block
 
 _JOINING_HYPHEN = re.compile(r"(?<=\w)[-‐‑](?=\w)")
@@ -48,7 +48,7 @@ def identify(forget: pa.Table, retain: pa.Table, settings: Settings, source: Pat
         asked = set(lookup_forms(sample["prompt"]))
         unwanted, scores = [], []
         for form in lookup_forms(sample["response"]):
-            candidate = form not in asked and any(character.isalnum() for character in form)
+            candidate = form not in asked and not is_punctuation(form)
             share = answers_with[form] / len(answers)
             unwanted.append(candidate and share <= settings.threshold)
             scores.append(1.0 - share if candidate else 0.0)
