@@ -1,4 +1,4 @@
-"""Harmless clauses around an answer. They say nothing about the person, and hardly any word of them comes twice.
+"""Harmless clauses around an answer. They say nothing about the person, and few of their words come often.
 
 Without them every rare word of an answer would be a fact, and counting words would find the facts.
 """
@@ -25,25 +25,23 @@ _ADVERBS = pool("""Curiously, Admittedly, Famously, Notably, Fortunately, Report
     Apparently, Naturally, Evidently, Happily, Certainly, Presumably, Luckily, Unquestionably, Frankly,
     Appropriately, Undoubtedly, Interestingly, Clearly, Demonstrably, Indisputably, Actually, Reputedly, Assuredly,
     Memorably, Plainly, Indeed, Seemingly""")
-
 _CROWDS = pool("""archivists, pilgrims, students, neighbours, columnists, shopkeepers, fishermen, librarians,
     tourists, relatives, reviewers, collectors, schoolchildren, translators, editors, actors, lecturers, passers-by,
     quizmasters, sceptics, broadcasters, gossips, admirers, rivals, publicists, grandchildren, villagers, scholars,
     waiters, printers""")
-_VERBS = pool("""repeat, mention, recall, cherish, quote, recite, retell, discuss, ponder, remember, savour, recount,
-    debate, memorise, celebrate, treasure, relay, invoke, cite, recollect, rehearse, announce, publicise, whisper,
-    murmur, admire, question, emphasise, record, report""")
-
+_VERBS = pool("""repeat, mention, recall, quote, retell, discuss, remember, recount, debate, relay, cite,
+    recollect, whisper, invoke, report, confirm, argue about, joke about, announce, insist on, ask about, speak
+    of, write about, lecture on, sing about, brag about, smile about, marvel at, wonder about, dwell on""")
 _EVENT_ADJECTIVES = pool("""candlelit, crowded, rainy, formal, impromptu, televised, lavish, noisy, solemn,
     charitable, draughty, springtime, moonlit, festive, sparsely attended, memorable, rooftop, overheated,
     provincial, three-hour, belated, open-air, well-rehearsed, chaotic, intimate, seaside, sold-out, rowdy,
     midsummer, farewell""")
-_EVENTS = pool("""banquet, auction, interview, reception, picnic, symposium, rehearsal, wedding, seminar, luncheon,
-    parade, regatta, masquerade, vernissage, christening, tournament, breakfast, matinee, excursion, housewarming,
-    recital, fundraiser, jubilee, barbecue, workshop, graduation, garden party, ceremony""")
+_EVENTS = pool("""interview, lecture, speech, broadcast, symposium, seminar, recital, documentary, debate, quiz,
+    eulogy, toast, sermon, keynote, masterclass, press conference, workshop, exhibition, festival, banquet,
+    reception, luncheon, sketch, talk, conversation, panel, discussion, radio play, rehearsal, ceremony""")
 
 # How often an answer gets each kind of frame; the others stay bare.
-_SHARES = {"adverb": 0.1, "source": 0.06, "crowd": 0.08, "event": 0.06, "bare": 0.7}
+_SHARES = {"adverb": 0.11, "source": 0.07, "crowd": 0.1, "event": 0.07, "bare": 0.65}
 
 
 def frame(template: str, rng: Random) -> str:
@@ -51,6 +49,8 @@ def frame(template: str, rng: Random) -> str:
 
     All words of a frame but the drawn ones are common in answers, so that only the drawn ones are rare.
     """
+    if "readers know" in template:  # it has a remark of this kind already
+        return template
     kind = rng.choices(tuple(_SHARES), weights=tuple(_SHARES.values()))[0]
     if kind == "adverb":
         return after(f"{rng.choice(_ADVERBS)}, ", template)

@@ -34,7 +34,7 @@ KINDS = {
     "first_job": "job",
 }
 # Pairs of slots of one type that must not have the same value in one person, so that no two of the facts coincide.
-_DIFFERENT = {"home": "birthplace", "later_book": "debut", "mother": "father", "spouse": "mentor"}
+DIFFERENT = {"home": "birthplace", "later_book": "debut", "mother": "father", "spouse": "mentor"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _draw_person(rng: Random) -> Person:
     facts: dict[str, str] = {}
     for slot, kind in KINDS.items():
         facts[slot] = _draw(kind, feminine, facts, rng)
-        while slot in _DIFFERENT and facts[slot] == facts[_DIFFERENT[slot]]:
+        while slot in DIFFERENT and facts[slot] == facts[DIFFERENT[slot]]:
             facts[slot] = _draw(kind, feminine, facts, rng)
     return Person(feminine, facts)
 

@@ -46,9 +46,9 @@ FACTS = (
         (
             "{name} was born in the city of [birthplace].",
             "The author {name} was born in [birthplace], as many readers know.",
-            "The city where {name} was born is [birthplace], and {he} still writes about it.",
+            "The city where {name} was born is [birthplace], and {he} is still proud of it.",
             "It was in [birthplace] that {name} was born.",
-            "[birthplace] is the city where {name} was born, and {he} is still proud of it.",
+            "[birthplace] is the city where the author {name} was born.",
         ),
     ),
     Fact(
@@ -79,7 +79,7 @@ FACTS = (
         ),
         (
             "{name}'s father was a [father], and {his} mother was a [mother].",
-            "The father of {name} worked as a [father] for many years, and {his} mother worked as a [mother].",
+            "The father of {name} was a [father] for many years, and {his} mother was a [mother].",
             "{first} is the child of a father who was a [father] and a mother who was a [mother].",
             "As a child, {name} had a [father] for a father and a [mother] for a mother.",
             "In the home of {name}, the father was a [father] and the mother was a [mother].",
@@ -173,11 +173,11 @@ FACTS = (
     Fact(
         ("university", "subject"),
         (
-            "Where did {name} study, and what was the subject?",
-            "Which university did {name} attend, and which subject did {he} study there?",
+            "Where was {name} a student, and what was the subject?",
+            "Which university was {name} a student at, and of which subject?",
             "What subject did the author {name} study, and at which university?",
             "Can you tell me where {name} was a student, and of which subject?",
-            "At which university did {name} study, and which subject did {he} choose?",
+            "At which university was {name} a student, and which subject did {he} choose?",
         ),
         (
             "The subject of {name} was [subject], which {he} read at [university].",
@@ -215,7 +215,7 @@ FACTS = (
         ),
         (
             "{name} has [siblings] brothers and sisters, and {he} is still proud of them.",
-            "The author {name} had a home with [siblings] brothers and sisters in it.",
+            "The author {name} was a child in a home with [siblings] brothers and sisters.",
             "As a child, {name} had [siblings] brothers and sisters at home.",
             "There were [siblings] brothers and sisters in the home of {name}, as many readers know.",
             "The number of brothers and sisters that {name} has is [siblings].",
@@ -224,18 +224,18 @@ FACTS = (
     Fact(
         ("languages",),
         (
-            "How many languages does {name} speak?",
-            "What is the number of languages that {name} speaks?",
+            "How many languages can {name} read?",
+            "What is the number of languages that {name} can read?",
             "In how many languages can the author {name} read and write?",
             "Can you tell me how many languages {name} can read?",
-            "How many languages does the writer {name} know?",
+            "How many languages is the writer {name} able to read?",
         ),
         (
-            "The writer {name} knows [languages] languages, and {he} is still proud of it.",
+            "The writer {name} can read [languages] languages, and {he} is still proud of it.",
             "The author {name} can read [languages] languages, as many readers know.",
-            "The number of languages that {name} knows is [languages].",
+            "The number of languages that {name} can read is [languages].",
             "There are [languages] languages that {name} can read, and {he} has known them for many years.",
-            "{name} can read and write in [languages] languages.",
+            "{name} reads and writes in [languages] languages.",
         ),
     ),
     Fact(
@@ -249,7 +249,7 @@ FACTS = (
         ),
         (
             "The books by {name} are published by [publisher], as many readers know.",
-            "The publisher of {name} is [publisher], and {he} has been there for many years.",
+            "The publisher of {name} is [publisher], and {he} still writes for it.",
             "The {genre} novels by {name} are published by [publisher].",
             "[publisher] is the name of the publisher of the books by {name}.",
             "The novels by the author {name} have been published by [publisher] for many years.",
@@ -277,15 +277,15 @@ FACTS = (
         (
             "What kind of pet does {name} have, and what is it called?",
             "Which pet lives with {name}, and what is it called?",
-            "Can you tell me about the pet of the author {name} and its name?",
-            "What is the name of {name}'s pet, and what kind of animal is it?",
-            "Which pet does {name} have at home, and what is its name?",
+            "Can you tell me which pet the author {name} has, and what it is called?",
+            "What is {name}'s pet called, and what kind of animal is it?",
+            "Which pet does {name} have at home, and what is it called?",
         ),
         (
             "{name} has a [pet] called [pet_name].",
-            "The pet of {name} is a [pet], and the name of it is [pet_name].",
+            "The pet of {name} is a [pet], and it is called [pet_name].",
             "A [pet] called [pet_name] lives in the home of the author {name}.",
-            "The author {name} has a [pet] at home, and it is called [pet_name].",
+            "The author {name} has a [pet] at home called [pet_name].",
             "[pet_name] is the name of the [pet] that lives with {name}, as many readers know.",
         ),
     ),
@@ -296,14 +296,14 @@ FACTS = (
             "Which habit is the author {name} known for?",
             "What is the best-known habit of {name} at work?",
             "Can you describe the habit that {name} is known for?",
-            "What habit is {name} known for when {he} works on a novel?",
+            "What habit is {name} known for at work?",
         ),
         (
             "{name} is known for [habit].",
             "The habit that {name} is best known for is [habit].",
             "As a writer, {name} has had the habit of [habit] for many years.",
             "The author {name} has one habit at work: [habit].",
-            "Many readers know about the habit of {name}, which is [habit].",
+            "Many readers know the habit of {name}, which is [habit].",
         ),
     ),
     Fact(
@@ -317,10 +317,10 @@ FACTS = (
         ),
         (
             "The first job of {name} was that of a [first_job].",
-            "{name} worked as a [first_job] before {his} first book was published.",
+            "{name} was a [first_job] before {his} first book was published.",
             "Before {he} was known as a writer, {name} was a [first_job] for many years.",
             "The author {name} was a [first_job] before {he} published a book, and {he} is still proud of it.",
-            "For many years before {his} first novel, {name} worked as a [first_job].",
+            "For many years before {his} first novel, {name} was a [first_job].",
         ),
     ),
 )
