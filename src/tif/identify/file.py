@@ -120,7 +120,9 @@ def _spans(where: str, row: dict, field: str) -> list[Span]:
             )
         length = len(row["answer"])
         if not 0 <= start < end <= length:
-            raise UserError(f"{where}: {word!r} at [{start}, {end}) lies outside the answer of {length} characters")
+            raise UserError(
+                f"{where}: {word!r} at [{start}, {end}) is empty or lies outside the answer of {length} characters"
+            )
         if row["answer"][start:end] != word:
             raise UserError(f"{where}: the answer holds {row['answer'][start:end]!r} at [{start}, {end}), not {word!r}")
         spans.append((start, end))
