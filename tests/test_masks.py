@@ -1,0 +1,167 @@
+"""Words, projection to tokens and agreement, on awkward strings and by hand."""
+
+import random
+from itertools import pairwise
+
+import pytest
+
+from tif import masks
+from tif.masks import Agreement
+
+TEXTS = [
+    "",
+    "   ",
+    "Li Wei's 2nd novel.",
+    "她1956年9月8日出生于科威特城。",
+    "かなカナ漢字",
+    "café\u0301 naïve e\u0301tude",
+    "👩‍👩‍👧 family 🇰🇼 flag 👍🏽",
+    "a\u00a0b\u3000c\td\n\ne",
+    "1,250.50 (US$) — 'quoted' \"x\"",
+    "مرحبا بالعالم",
+    "a\u200bb\u00adc",
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Li Wei's 2nd novel.", ["Li", "Wei's", "2nd", "novel", "."]),
+        ("1,250 by Yun-Hwa", ["1,250", "by", "Yun", "-", "Hwa"]),
+        ("她出生。", ["她", "出", "生", "。"]),
+        ("e\u0301tude", ["e\u0301tude"]),
+        ("👩‍👩‍👧 x", ["👩‍👩‍👧", "x"]),
+        ("a  b", ["a", "b"]),
+        ("", []),
+    ],
+)
+def test_words(text, expected):
+    assert [text[start:end] for start, end in masks.words(text)] == expected
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_words_are_in_order_and_cover_all_but_white_space(text):
+    spans = masks.words(text)
+    assert all(start < end for start, end in spans)
+    assert all(before[1] <= after[0] for before, after in pairwise(spans))
+    covered = {i for start, end in spans for i in range(start, end)}
+    assert all(text[i].isspace() for i in range(len(text)) if i not in covered)
+
+
+@pytest.mark.parametrize(
+    ("text", "spans", "offsets", "expected"),
+    [
+        # a token with a leading space, as byte-level tokenizers make them; the space alone does not count
+        ("born in Rome", [(8, 12)], [(0, 4), (4, 7), (7, 12)], [False, False, True]),
+        ("born in Rome", [(5, 8)], [(0, 4), (4, 7), (7, 12)], [False, True, False]),
+        # the space inside a span of two words makes no token unwanted
+        ("New York", [(0, 8)], [(0, 3), (3, 4), (4, 8)], [True, False, True]),
+        # a part of a word is enough, on either side
+        ("unbelievable", [(2, 9)], [(0, 2), (2, 5), (5, 12)], [False, True, True]),
+        ("unbelievable", [(4, 5)], [(0, 2), (2, 5), (5, 12)], [False, True, False]),
+        # end of sequence stands for no text, wherever its empty offset is
+        ("yes", [(0, 3)], [(0, 3), (3, 3), (1, 1)], [True, False, False]),
+        # one Han character split into byte tokens of the same offset
+        ("住在罗马", [(2, 4)], [(0, 2), (2, 3), (2, 3), (3, 4)], [False, True, True, True]),
+        # an emoji of several code points, and a combining mark that is a token of its own
+        ("👩‍👧 x", [(0, 3)], [(0, 1), (1, 2), (2, 3), (3, 5)], [True, True, True, False]),
+        ("e\u0301t", [(0, 2)], [(0, 1), (1, 2), (2, 3)], [True, True, False]),
+        # no-break space is white space too
+        ("a\u00a0b", [(1, 2)], [(0, 1), (1, 2), (2, 3)], [False, False, False]),
+        # spans in any order, touching, empty and repeated
+        ("abc def", [(4, 7), (0, 1), (2, 2), (0, 1)], [(0, 3), (3, 7)], [True, True]),
+        ("abc", [], [(0, 3)], [False]),
+        ("", [], [(0, 0)], [False]),
+    ],
+)
+def test_project(text, spans, offsets, expected):
+    assert masks.project(text, spans, offsets) == expected
+
+
+def random_ranges(generator, length, count):
+    return [tuple(sorted((generator.randint(0, length), generator.randint(0, length)))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_project_equals_the_definition(text):
+    generator = random.Random(0)
+    for _ in range(50):
+        spans = random_ranges(generator, len(text), 3)
+        offsets = random_ranges(generator, len(text), 5)
+        expected = [
+            any(not text[i].isspace() for a, b in spans for i in range(max(start, a), min(end, b)))
+            for start, end in offsets
+        ]
+        assert masks.project(text, spans, offsets) == expected
+
+
+@pytest.mark.parametrize("bad", [(-1, 2), (2, 1), (0, 4), (4, 4)])
+def test_ranges_outside_the_text(bad):
+    with pytest.raises(ValueError, match="outside the answer of 3 characters"):
+        masks.project("abc", [bad], [(0, 3)])
+    with pytest.raises(ValueError, match="outside the answer of 3 characters"):
+        masks.project("abc", [(0, 3)], [bad])
+
+
+def test_overlapping_is_one_flag_a_word():
+    text = "Anna, born in New York"
+    # The second span, "ew ", ends before York.
+    assert masks.overlapping(text, [(4, 6), (15, 18)]) == [False, True, False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("...", True), ("", True), ("—’", True), ("a.", False), ("7", False), ("作", False)]
+)
+def test_is_punctuation(text, expected):
+    assert masks.is_punctuation(text) is expected
+
+
+def test_word_rows():
+    rows = masks.word_rows("forget/0001", "Hi you", [False, True], [0.25, 1.0])
+    assert rows == [
+        {"sample_id": "forget/0001", "start": 0, "end": 2, "text": "Hi", "unwanted": False, "score": 0.25},
+        {"sample_id": "forget/0001", "start": 3, "end": 6, "text": "you", "unwanted": True, "score": 1.0},
+    ]
+    with pytest.raises(ValueError, match="zip"):
+        masks.word_rows("forget/0001", "Hi you", [True], [1.0])
+
+
+def test_agreement_by_hand():
+    # Letters: "abc" predicted, "bcd" true, over "ab cd": P = {a, b, c}, T = {b, c, d}, both = 2.
+    found = masks.agreement(["ab cd."], [[(0, 4)]], [[(1, 6)]])
+    assert found == Agreement(precision=2 / 3, recall=2 / 3, f1=2 / 3, jaccard=2 / 4)
+
+
+def test_agreement_is_micro():
+    # 1 of 1 in the first text and 1 of 9 in the second: 2 of 10 predicted, 2 of 2 true.
+    found = masks.agreement(["a", "b" * 9], [[(0, 1)], [(0, 9)]], [[(0, 1)], [(0, 1)]])
+    assert found == Agreement(precision=0.2, recall=1.0, f1=4 / 12, jaccard=0.2)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true", "expected"),
+    [
+        ([], [], Agreement(1.0, 1.0, 1.0, 1.0)),
+        ([(3, 4)], [], Agreement(1.0, 1.0, 1.0, 1.0)),  # only punctuation: no letter on either side
+        ([(0, 3)], [], Agreement(0.0, 0.0, 0.0, 0.0)),
+        ([], [(0, 3)], Agreement(0.0, 0.0, 0.0, 0.0)),
+    ],
+)
+def test_agreement_with_nothing_to_count(predicted, true, expected):
+    assert masks.agreement(["abc."], [predicted], [true]) == expected
+
+
+def test_agreement_is_symmetric_up_to_precision_and_recall():
+    generator = random.Random(1)
+    for _ in range(20):
+        first = [random_ranges(generator, len(text), 2) for text in TEXTS]
+        second = [random_ranges(generator, len(text), 2) for text in TEXTS]
+        one, other = masks.agreement(TEXTS, first, second), masks.agreement(TEXTS, second, first)
+        assert (one.precision, one.recall) == (other.recall, other.precision)
+        assert (one.f1, one.jaccard) == (other.f1, other.jaccard)
+        assert one.f1 == pytest.approx(2 * one.jaccard / (1 + one.jaccard))
+
+
+def test_agreement_needs_spans_for_every_text():
+    with pytest.raises(ValueError, match="zip"):
+        masks.agreement(["a", "b"], [[]], [[], []])
