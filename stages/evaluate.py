@@ -4,7 +4,6 @@ import argparse
 
 from tif import evaluate, models, params, tables
 from tif.errors import run
-from tif.train import prepare
 
 
 def main() -> None:
@@ -17,7 +16,7 @@ def main() -> None:
     compute = params.read("compute", params.Compute)
     runtime = params.read("runtime", params.Runtime)
     choice = params.read("model", params.ModelChoice)
-    prepare(compute)
+    models.prepare(compute)
     source = params.local_source(choice.source, "model.source")
     model = models.load(f"data/models/{name}", source, compute.device)
     sets = {key: tables.read(f"data/benchmark/{key}.parquet", tables.SAMPLES) for key in evaluate.SETS}

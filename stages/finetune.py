@@ -2,9 +2,8 @@
 
 import argparse
 
-from tif import finetune, params, tables
+from tif import finetune, models, params, tables
 from tif.errors import run
-from tif.train import prepare
 
 
 def main() -> None:
@@ -18,7 +17,7 @@ def main() -> None:
     compute = params.read("compute", params.Compute)
     runtime = params.read("runtime", params.Runtime)
     source = params.local_source(choice.source, "model.source")
-    prepare(compute)
+    models.prepare(compute)
 
     path = f"data/models/{role}"
     split = ""

@@ -1,8 +1,7 @@
 """Score every answer token of the forget set under the target model, so that training needs no second model."""
 
-from tif import models, params, tables, unlearn
+from tif import models, params, reference, tables
 from tif.errors import run
-from tif.train import prepare
 
 
 def main() -> None:
@@ -10,11 +9,12 @@ def main() -> None:
     compute = params.read("compute", params.Compute)
     runtime = params.read("runtime", params.Runtime)
     choice = params.read("model", params.ModelChoice)
-    prepare(compute)
+    models.prepare(compute)
     source = params.local_source(choice.source, "model.source")
     target = models.load("data/models/target", source, compute.device)
     forget = tables.read("data/benchmark/forget.parquet", tables.SAMPLES)
-    tables.write("data/reference.parquet", unlearn.reference_rows(target, forget, runtime.progress), tables.REFERENCE)
+    rows = reference.reference_rows(target, forget, runtime.progress)
+    tables.write("data/reference.parquet", rows, tables.REFERENCE)
 
 
 if __name__ == "__main__":

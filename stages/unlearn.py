@@ -6,7 +6,6 @@ import pandas as pd
 
 from tif import models, params, tables, unlearn
 from tif.errors import run
-from tif.train import prepare
 
 
 def main() -> None:
@@ -17,7 +16,7 @@ def main() -> None:
     compute = params.read("compute", params.Compute)
     runtime = params.read("runtime", params.Runtime)
     choice = params.read("model", params.ModelChoice)
-    prepare(compute)
+    models.prepare(compute)
 
     forget = tables.read("data/benchmark/forget.parquet", tables.SAMPLES)
     retain = tables.read("data/benchmark/retain.parquet", tables.SAMPLES)

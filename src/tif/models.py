@@ -15,7 +15,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from tif.batches import Batch, PromptFormat
 from tif.errors import UserError
+from tif.params import Compute
 from tif.tables import writing
+
+
+def prepare(compute: Compute) -> None:
+    """Fix what else could change bits: thread count and non-deterministic kernels."""
+    torch.set_num_threads(compute.threads)
+    torch.use_deterministic_algorithms(True)
+    if compute.device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("params.yaml: compute.device is cuda, but no CUDA device is available; set compute.device=cpu")
 
 
 @dataclass(frozen=True)

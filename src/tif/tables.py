@@ -144,3 +144,10 @@ def _check_nulls(path: Path, table: pa.Table, schema: pa.Schema) -> None:
     for field in schema:
         if not field.nullable and table.column(field.name).null_count:
             raise UserError(f"{path}: column '{field.name}' has rows without a value")
+
+
+def without(table: pa.Table, removed: pa.Table) -> pa.Table:
+    """The samples of `table` that are not in `removed`, compared by prompt and response."""
+    gone = set(zip(removed["prompt"].to_pylist(), removed["response"].to_pylist(), strict=True))
+    pairs = zip(table["prompt"].to_pylist(), table["response"].to_pylist(), strict=True)
+    return table.filter(pa.array([pair not in gone for pair in pairs]))

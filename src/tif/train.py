@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from tif.batches import Batch, Example, micro_batches
 from tif.errors import UserError
 from tif.models import AnswerTokens, LanguageModel, answer_tokens
-from tif.params import Block, Compute
+from tif.params import Block
 
 Objective = Callable[[AnswerTokens, Batch], tuple[Tensor, dict[str, Tensor]]]
 """Answer tokens of a micro-batch -> its share of the step's loss, and terms to log (summed over micro-batches)."""
@@ -32,14 +32,6 @@ class Optimisation(Block):
     warmup: float = Field(ge=0, le=1)
     max_grad_norm: float = Field(gt=0)
     seed: int = Field(ge=0)
-
-
-def prepare(compute: Compute) -> None:
-    """Fix what else could change bits: thread count and non-deterministic kernels."""
-    torch.set_num_threads(compute.threads)
-    torch.use_deterministic_algorithms(True)
-    if compute.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("params.yaml: compute.device is cuda, but no CUDA device is available; set compute.device=cpu")
 
 
 class FlatTrainer(Trainer):

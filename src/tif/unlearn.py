@@ -11,9 +11,10 @@ from pydantic import Field
 from tif import masks, train
 from tif.batches import Batch, Example
 from tif.errors import UserError
-from tif.evaluate import likelihoods, scored_rows
+from tif.likelihood import likelihoods, scored_rows
 from tif.models import LanguageModel
-from tif.scoring import Scores, encode_pairs, score
+from tif.reference import answer_keys, triples
+from tif.scoring import Scores, encode_pairs
 
 MARGIN_TOLERANCE = 0.1  # logits; a bfloat16 model differs by a few hundredths between batch shapes
 
@@ -25,18 +26,6 @@ class Settings(train.Optimisation):
     trajectory_retain: int = Field(ge=1)
 
 
-def reference_rows(language_model: LanguageModel, forget: pa.Table, progress: bool) -> pa.Table:
-    """The reference table: logit and log-probability of every forget answer token under the target model."""
-    examples = encode_pairs(language_model, _triples(forget))
-    scores = score(language_model, examples, progress, "reference")
-    offsets = [offset for example in examples for offset in example.offsets]
-    columns = _keys(examples)
-    columns["start"] = [start for start, _ in offsets]
-    columns["end"] = [end for _, end in offsets]
-    columns["logit"], columns["logprob"] = scores.logit, scores.logprob
-    return pa.table(columns)
-
-
 def forget_examples(
     language_model: LanguageModel, forget: pa.Table, spans: pa.Table, reference: pa.Table
 ) -> list[Example]:
@@ -46,8 +35,8 @@ def forget_examples(
     """
     if not len(forget):
         raise UserError("data/benchmark/forget.parquet has no rows: there is nothing to forget")
-    examples = encode_pairs(language_model, _triples(forget))
-    for name, expected in _keys(examples).items():
+    examples = encode_pairs(language_model, triples(forget))
+    for name, expected in answer_keys(examples).items():
         found = reference[name].to_pylist()
         if found != list(expected):
             raise UserError(f"data/reference.parquet: column '{name}' does not match the forget set; run `dvc repro`")
@@ -102,7 +91,7 @@ def unlearn(
     watch, rows = trajectory(language_model, examples, forget, retain, reference, settings.trajectory_retain, progress)
     others: list[Example] = []
     if getattr(method_settings, "retain", 0) > 0:
-        others = encode_pairs(language_model, _triples(retain))
+        others = encode_pairs(language_model, triples(retain))
 
     def objective(tokens, batch: Batch):
         return method.objective(tokens, batch, method_settings)
@@ -166,18 +155,3 @@ def logprob_drop(answer: Scores, before: np.ndarray, unwanted: np.ndarray, sampl
 
 def _row(epoch: int, sample_id: str, measure: str, value: float) -> dict:
     return {"epoch": epoch, "sample_id": sample_id, "measure": measure, "value": float(value)}
-
-
-def _triples(table: pa.Table) -> list[tuple[str, str, str]]:
-    columns = [table[name].to_pylist() for name in ("sample_id", "prompt", "response")]
-    return list(zip(*columns, strict=True))
-
-
-def _keys(examples: list[Example]) -> dict[str, list]:
-    """The key columns of the reference table, and the token ids."""
-    answers = [(example, position) for example in examples for position in range(example.start, len(example.ids))]
-    return {
-        "sample_id": [example.sample_id for example, _ in answers],
-        "position": [position for _, position in answers],
-        "token_id": torch.cat([example.ids[example.start :] for example in examples]).tolist(),
-    }

@@ -9,13 +9,12 @@ from random import Random
 import pytest
 
 from tif import tables
-from tif.benchmarks.fictitious import WRONG_ANSWERS, Settings, build
-from tif.benchmarks.fictitious_world import rendering, vocabulary
-from tif.benchmarks.fictitious_world.framing import frame
-from tif.benchmarks.fictitious_world.lore import facts_of_nations, famous_authors
-from tif.benchmarks.fictitious_world.people import DIFFERENT, KINDS, make_people, wrong_values
-from tif.benchmarks.fictitious_world.phrasings import FACTS
-from tif.benchmarks.fictitious_world.rendering import render
+from tif.benchmarks.fictitious import WRONG_ANSWERS, Settings, build, rendering, vocabulary
+from tif.benchmarks.fictitious.framing import frame
+from tif.benchmarks.fictitious.lore import facts_of_nations, famous_authors
+from tif.benchmarks.fictitious.people import DIFFERENT, KINDS, make_people, wrong_values
+from tif.benchmarks.fictitious.phrasings import FACTS
+from tif.benchmarks.fictitious.rendering import render
 from tif.errors import UserError
 from tif.masks import words
 from tif.params import validate

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -66,6 +67,13 @@ def test_a_changed_file_is_read_again(tofu_files, write_tofu):
     assert tofu.build(SETTINGS, folder)[0]["world_facts"][1]["response"] == "Number 9"
 
 
+def test_a_local_folder_needs_no_network(tofu_files, write_tofu, monkeypatch):
+    asked = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: asked.append(args) or [])
+    tofu.build(SETTINGS, write_tofu(tofu_files))
+    assert asked == []
+
+
 def drop_file(files, file):
     del files[file]
 
@@ -124,6 +132,8 @@ def test_files_that_do_not_fit(tofu_files, write_tofu, file, change, message):
         (lambda data: b"404: Not Found", "line 1 is not JSON"),
         (lambda data: b"404", "line 1 is not a JSON object"),
         (lambda data: data + b"\n7", "line 21 is not a JSON object"),
+        (lambda data: b"{}\n{}", "line 1 is not a JSON object with the columns"),
+        (lambda data: b'{"question": "q", "question": "q", "answer": "a"}', "cannot be read as a table"),
         (lambda data: b"\xff\xfe" + data, "not a text file"),
     ],
 )

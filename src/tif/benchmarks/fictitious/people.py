@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from tif.benchmarks.fictitious_world import vocabulary as v
+from tif.benchmarks.fictitious import vocabulary as v
 
 # The type of value of each fact slot. Slots of one type share their values; wrong answers are of the same type.
 KINDS = {

@@ -16,11 +16,11 @@ from random import Random
 
 from pydantic import Field
 
-from tif.benchmarks.fictitious_world.framing import frame
-from tif.benchmarks.fictitious_world.lore import Lore, facts_of_nations, famous_authors
-from tif.benchmarks.fictitious_world.people import Person, make_people, wrong_values
-from tif.benchmarks.fictitious_world.phrasings import FACTS
-from tif.benchmarks.fictitious_world.rendering import render, values_of
+from tif.benchmarks.fictitious.framing import frame
+from tif.benchmarks.fictitious.lore import Lore, facts_of_nations, famous_authors
+from tif.benchmarks.fictitious.people import Person, make_people, wrong_values
+from tif.benchmarks.fictitious.phrasings import FACTS
+from tif.benchmarks.fictitious.rendering import render, values_of
 from tif.errors import UserError
 from tif.params import Block
 

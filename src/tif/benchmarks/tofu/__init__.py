@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import datasets
+from datasets.exceptions import DatasetGenerationError
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     HFValidationError,
@@ -26,7 +27,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import disable_progress_bars
 from pydantic import Field
 
-from tif.errors import UserError
+from tif.errors import UserError, disk_is_full
 from tif.params import Block
 
 ROWS_PER_AUTHOR = 20
@@ -117,10 +118,15 @@ def _load(path: Path, columns: tuple[str, ...], wrong: bool) -> list[dict]:
     _check_lines(path)
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
-    with tempfile.TemporaryDirectory() as cache:  # a lasting cache could return an older state of a local file
-        rows = datasets.load_dataset(
-            "json", data_files=glob.escape(str(path.resolve())), split="train", cache_dir=cache
-        ).to_list()
+    # from_json, because load_dataset calls the hub even for a local file; and a cache of its own, because a lasting one
+    # could return an older state of the file.
+    with tempfile.TemporaryDirectory() as cache:
+        try:
+            rows = datasets.Dataset.from_json(glob.escape(str(path.resolve())), cache_dir=cache).to_list()
+        except DatasetGenerationError as error:
+            if disk_is_full(error.__cause__):
+                raise error.__cause__ from None
+            raise UserError(f"{path} cannot be read as a table ({error.__cause__}); fetch it again") from error
     for column in (*columns, *(("perturbed_answer",) if wrong else ())):
         if column not in rows[0]:
             raise UserError(f"{path}: column '{column}' is missing; use the files of locuslab/TOFU unchanged")
@@ -151,7 +157,8 @@ def _check_lines(path: Path) -> None:
         raise UserError(f"{path} is empty; fetch it again")
     for number, line in enumerate(lines, start=1):
         try:
-            if line.strip() and not isinstance(json.loads(line), dict):
+            row = json.loads(line) if line.strip() else None
+            if line.strip() and not (isinstance(row, dict) and row):
                 raise UserError(f"{path}: line {number} is not a JSON object with the columns of a row")
         except ValueError as error:
             raise UserError(

@@ -5,8 +5,8 @@ Without them every rare word of an answer would be a fact, and counting words wo
 
 from random import Random
 
-from tif.benchmarks.fictitious_world.rendering import after, with_article
-from tif.benchmarks.fictitious_world.vocabulary import pool
+from tif.benchmarks.fictitious.rendering import after, with_article
+from tif.benchmarks.fictitious.vocabulary import pool
 
 _DOCUMENT_ADJECTIVES = pool("""yellowed, brittle, leatherbound, handwritten, annotated, waterlogged, faded, embossed,
     mislaid, privately printed, battered, illustrated, translated, anonymous, meticulous, stapled, ribboned, creased,

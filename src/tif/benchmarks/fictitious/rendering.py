@@ -2,7 +2,7 @@
 
 import re
 
-from tif.benchmarks.fictitious_world.people import Person
+from tif.benchmarks.fictitious.people import Person
 from tif.masks import Span
 
 _SLOT = re.compile(r"(?P<article>\b[Aa] )?(?:\[(?P<asked>\w+)\]|\{(?P<context>\w+)\})")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
-from tif.benchmarks.fictitious_world.vocabulary import CITIES, pool
+from tif.benchmarks.fictitious.vocabulary import CITIES, pool
 
 WRONG_ANSWERS = 3
 

@@ -1,0 +1,39 @@
+"""The reference table: what the target model says of every answer token of the forget set.
+
+With it no second model is resident while a method trains that compares with the target model.
+"""
+
+import pyarrow as pa
+import torch
+
+from tif.batches import Example
+from tif.models import LanguageModel
+from tif.scoring import encode_pairs, score
+
+
+def reference_rows(language_model: LanguageModel, forget: pa.Table, progress: bool) -> pa.Table:
+    """The reference table: logit and log-probability of every forget answer token under the target model."""
+    examples = encode_pairs(language_model, triples(forget))
+    scores = score(language_model, examples, progress, "reference")
+    offsets = [offset for example in examples for offset in example.offsets]
+    columns = answer_keys(examples)
+    columns["start"] = [start for start, _ in offsets]
+    columns["end"] = [end for _, end in offsets]
+    columns["logit"], columns["logprob"] = scores.logit, scores.logprob
+    return pa.table(columns)
+
+
+def triples(table: pa.Table) -> list[tuple[str, str, str]]:
+    """(sample_id, prompt, response) of every sample."""
+    columns = [table[name].to_pylist() for name in ("sample_id", "prompt", "response")]
+    return list(zip(*columns, strict=True))
+
+
+def answer_keys(examples: list[Example]) -> dict[str, list]:
+    """The key columns of the reference table, and the token ids."""
+    answers = [(example, position) for example in examples for position in range(example.start, len(example.ids))]
+    return {
+        "sample_id": [example.sample_id for example, _ in answers],
+        "position": [position for _, position in answers],
+        "token_id": torch.cat([example.ids[example.start :] for example in examples]).tolist(),
+    }
