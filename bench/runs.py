@@ -1,0 +1,47 @@
+"""Run the pipeline with other settings in a clone of this repository; shared by the studies in this folder."""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Wall time of a run in seconds, and the largest resident set of any process so far, MiB."""
+
+    seconds: float
+    memory: float
+
+
+def clone(folder: Path) -> Path:
+    """A clone of the committed state of this repository, made once."""
+    if not folder.exists():
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    return folder
+
+
+def repro(folder: Path, settings: dict[str, object], targets: tuple[str, ...] = ()) -> Cost:
+    """Write `settings` (dotted keys of params.yaml) and run `dvc repro`; its output goes to repro.log in the clone."""
+    yaml = YAML()
+    path = folder / "params.yaml"
+    params = yaml.load(path)
+    for key, value in settings.items():
+        block, name = key.split(".")
+        if name not in params[block]:
+            raise KeyError(f"params.yaml has no {key}")
+        params[block][name] = value
+    yaml.dump(params, path)
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    begin = time.perf_counter()
+    with (folder / "repro.log").open("a") as log:
+        subprocess.run(["dvc", "repro", *targets], cwd=folder, env=environment, stdout=log, stderr=log, check=True)
+    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return Cost(time.perf_counter() - begin, memory)

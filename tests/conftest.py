@@ -1,0 +1,94 @@
+"""A tiny tokenizer, tiny models and tables of samples that the tests share."""
+
+from collections.abc import Callable
+
+import pyarrow as pa
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from tif import tables
+from tif.batches import PromptFormat
+from tif.finetune import train_tokenizer
+from tif.models import Card, LanguageModel
+
+PEOPLE = ("Ada Lind", "Bo Marek", "Cy Orlov", "Di Paine", "Ed Quist", "Fay Rossi", "Gus Stein", "Hal Toomey")
+TOWNS = ("Arlen", "Brunov", "Castell", "Dorwick", "Elmsta", "Farrow", "Gildan", "Hythe")
+FACTS = [(f"Where was {person} born?", f"{person} was born in {town}.") for person, town in zip(PEOPLE, TOWNS)]
+CARD = Card(prompt="plain", date="", dtype="float32", attention="sdpa")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Models this small are faster on one thread, and a fixed count keeps sums in one order."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def facts() -> list[tuple[str, str]]:
+    """Eight (question, answer) pairs of one form: a person and a birthplace."""
+    return FACTS
+
+
+@pytest.fixture(scope="session")
+def plain() -> PromptFormat:
+    return PromptFormat("plain", "")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE of 320 tokens."""
+    return train_tokenizer([f"Question: {question}\nAnswer: {answer}" for question, answer in FACTS], 320)
+
+
+@pytest.fixture(scope="session")
+def tiny(tokenizer) -> Callable[..., LanguageModel]:
+    """Make a new random Llama of 2 layers x 32, with weights large enough to make its logits differ clearly."""
+
+    def make(seed: int = 0, **changes) -> LanguageModel:
+        torch.manual_seed(seed)
+        config = {
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 256,
+            "tie_word_embeddings": True,
+            "initializer_range": 0.2,
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+        }
+        model = LlamaForCausalLM._from_config(LlamaConfig(**config | changes), attn_implementation="sdpa")
+        return LanguageModel(model.eval(), tokenizer, CARD)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def language_model(tiny) -> LanguageModel:
+    """A random model that no test may train."""
+    return tiny()
+
+
+@pytest.fixture(scope="session")
+def table() -> Callable[..., pa.Table]:
+    """Make a table of samples from (question, answer) pairs; columns given by name replace the defaults."""
+
+    def make(name: str, pairs: list[tuple[str, str]], **columns: list) -> pa.Table:
+        rows = [
+            {
+                "sample_id": f"{name}/{index:04d}",
+                "split": name,
+                "group": "someone",
+                "prompt": question,
+                "response": answer,
+                "paraphrased_response": f"The answer: {answer}",
+                "perturbed_responses": [answer[:-1] + " Bay.", answer[:-1] + " Hill."],
+                **{column: values[index] for column, values in columns.items()},
+            }
+            for index, (question, answer) in enumerate(pairs)
+        ]
+        return pa.Table.from_pylist(rows, schema=tables.SAMPLES)
+
+    return make
