@@ -39,7 +39,11 @@ def repro(folder: Path, settings: dict[str, object], targets: tuple[str, ...] = 
             raise KeyError(f"params.yaml has no {key}")
         params[block][name] = value
     yaml.dump(params, path)
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    # the clone's own code, even where an editable install points elsewhere
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder / "src"),
+    }
     begin = time.perf_counter()
     with (folder / "repro.log").open("a") as log:
         subprocess.run(["dvc", "repro", *targets], cwd=folder, env=environment, stdout=log, stderr=log, check=True)

@@ -43,6 +43,7 @@ def retain_at(trajectory: pd.DataFrame, forget_probability: float) -> float:
 def study(folder: Path, seed: int, threads: int) -> dict:
     """One seed: its row of the table."""
     base = {"fictitious.seed": seed, "compute.threads": threads}
+    base |= {"identify.method": "frequency", "scratch.seed": 0}
     repro(folder, base)
     result = json.loads((folder / "metrics/metrics.json").read_text())
     default = pd.read_csv(folder / "metrics/plots/trajectory.csv")

@@ -1,0 +1,31 @@
+# Everything runs from .venv, which is made on first use; by hand, use any environment with the same install line.
+PYTHON ?= python3
+RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
+
+.PHONY: repro test test-slow lint constraints
+
+repro: .venv/installed
+	$(RUN) dvc repro
+
+test: .venv/installed
+	$(RUN) pytest
+
+test-slow: .venv/installed
+	$(RUN) pytest -m slow
+
+lint: .venv/installed
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/pip install -c constraints.txt -e '.[test]'
+	touch .venv/installed
+
+# Pins what a fresh environment resolves to within pyproject.toml's ranges. The build tag of torch (+cpu, +cu128) is
+# left out, so that every platform takes its own build of the same version.
+constraints:
+	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
+	build/constraints/bin/pip install -q -e '.[test]'
+	build/constraints/bin/pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' > constraints.txt
+	rm -rf build/constraints
