@@ -7,9 +7,9 @@ import difflib
 import importlib
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -95,14 +95,30 @@ def validate(block: str, values: object, model: type[B]) -> B:
 
 
 def _explain(block: str, model: type[BaseModel], item: dict) -> str:
-    key = ".".join([block, *(str(part) for part in item["loc"])])
+    where = item["loc"]
+    if issubclass(model, RootModel):
+        # a union of blocks: pydantic puts the kind before the key, where no reader of params.yaml expects it
+        union = model.model_fields["root"]
+        kinds = {member.model_fields[union.discriminator].annotation: member for member in get_args(union.annotation)}
+        kinds = {get_args(literal)[0]: member for literal, member in kinds.items()}
+        if item["type"].startswith("union_tag"):
+            return _explain_kind(block, union.discriminator, item, list(kinds))
+        if where and where[0] in kinds:
+            model, where = kinds[where[0]], where[1:]
+    key = ".".join([block, *(str(part) for part in where)])
     if item["type"] == "extra_forbidden":
-        owner = model
-        names = [field.alias or name for name, field in owner.model_fields.items()]
-        return f"params.yaml: unknown key {key}{nearest(str(item['loc'][-1]), names)}; known keys: {', '.join(names)}"
+        names = [field.alias or name for name, field in model.model_fields.items()]
+        return f"params.yaml: unknown key {key}{nearest(str(where[-1]), names)}; known keys: {', '.join(names)}"
     if item["type"] == "missing":
         return f"params.yaml: {key} is missing"
     return f"params.yaml: {key} = {item['input']!r} is not allowed: {item['msg'].lower()}"
+
+
+def _explain_kind(block: str, key: str, item: dict, kinds: list[str]) -> str:
+    if item["type"] == "union_tag_not_found":
+        return f"params.yaml: {block}.{key} is missing; known: {', '.join(kinds)}"
+    found = item["ctx"]["tag"]
+    return f"params.yaml: {block}.{key} = {found!r} is unknown{nearest(found, kinds)}; known: {', '.join(kinds)}"
 
 
 def nearest(name: str, names) -> str:
