@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import huggingface_hub
 import pyarrow as pa
 import torch
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import HFValidationError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from pydantic import Field, RootModel
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
@@ -157,9 +157,9 @@ def resolve(repository: str, revision: str) -> str:
     """The commit that a revision of a hub model stands for now. Raises UserError when the hub does not say."""
     try:
         return huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=30).sha
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise UserError(f"hub model {repository} at revision {revision} was not found: {_short(error)}") from None
-    except (HfHubHTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise UserError(
             f"the hub cannot be reached for {repository} ({_short(error)}); use model.name=scratch, or download the "
             "model and set model.source to the folder that holds it"
