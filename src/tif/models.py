@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from tif.batches import Batch, PromptFormat
-from tif.errors import UserError
+from tif.errors import UserError, disk_is_full
 from tif.params import Compute
 from tif.tables import writing
 
@@ -114,6 +115,10 @@ def load(path: Path | str, source: Path | None, device: str) -> LanguageModel:
         card = Card(**json.loads((path / "tif.json").read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"{path}/tif.json is missing; `dvc repro` makes {path}") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}/tif.json is not a model card ({_first_line(error)}); delete {path}, run again"
+        ) from None
     if card.local is not None:
         if source is None:
             raise UserError(f"{path} was made from model.source, which is not set now; set model.source")
@@ -131,16 +136,23 @@ def open_model(name: str, revision: str | None, card: Card, device: str) -> Lang
         raise UserError(f"no tokenizer in {name}: {_first_line(error)}") from None
     check_tokenizer(name, tokenizer, card.prompt)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             name,
             revision=revision,
             dtype=getattr(torch, card.dtype),
             attn_implementation=card.attention,
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if disk_is_full(error):
+            raise
         raise UserError(f"no usable safetensors weights in {name}: {_first_line(error)}") from None
+    if loading["missing_keys"]:
+        # transformers would fill them with random numbers and only warn
+        some = ", ".join(sorted(loading["missing_keys"])[:3])
+        raise UserError(f"the weights in {name} lack {some}; they do not belong to its config.json")
     model = model.to(device).eval()
     _check_head(name, model)
     return LanguageModel(model, tokenizer, card)
@@ -167,7 +179,6 @@ def check_folder(name: str) -> None:
     for what, pattern in needs.items():
         if not list(folder.glob(pattern)):
             raise UserError(f"model folder {name} has no {what}; save the model with save_pretrained into it")
-    AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 
 @torch.no_grad()
