@@ -16,6 +16,8 @@ from tif.params import Block
 Objective = Callable[[AnswerTokens, Batch], tuple[Tensor, dict[str, Tensor]]]
 """Answer tokens of a micro-batch -> its share of the step's loss, and terms to log (summed over micro-batches)."""
 
+REMEDY = "Lower the learning rate (lr) or the loss weights of the training block"
+
 
 class Optimisation(Block):
     """The settings that fine-tuning and unlearning share: AdamW with linear warm-up and decay.
@@ -68,10 +70,7 @@ class FlatTrainer(Trainer):
         bad = ~torch.isfinite(tokens.hidden.detach().sum(-1) + tokens.logit().detach())
         where = bad.nonzero()[0, 0] if bad.any() else torch.tensor(0)
         sample = batch.sample_ids[int(batch.row[where])]
-        return (
-            f"the loss is not finite at step {self.state.global_step}, sample {sample}; nothing was saved. "
-            "Lower the learning rate (lr) or the loss weights of the training block"
-        )
+        return f"the loss is not finite at step {self.state.global_step}, sample {sample}; nothing was saved. {REMEDY}"
 
 
 def train(
@@ -125,6 +124,9 @@ def train(
         if trainer.args.n_gpu > 1 or trainer.args.world_size > 1:
             raise UserError("training runs on one device; set CUDA_VISIBLE_DEVICES to one of them")
         trainer.train()
+    if not all(torch.isfinite(weight).all() for weight in language_model.model.parameters()):
+        # the loss is checked before each step, so the last step's result still has to be
+        raise UserError(f"step {len(trainer.log_rows)} made weights that are not finite; nothing was saved. {REMEDY}")
     language_model.model.eval()
     return trainer.log_rows
 
