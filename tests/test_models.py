@@ -1,0 +1,222 @@
+"""Answer tokens against the model's own logits; model folders that load again, and those that must not load."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM, GPTJConfig, GPTJForCausalLM
+
+from tif import models
+from tif.batches import collate, encode
+from tif.errors import UserError
+from tif.models import LanguageModel, answer_tokens
+
+
+@pytest.fixture(scope="module")
+def batch(tokenizer, plain, facts):
+    return collate([encode(tokenizer, plain, question, question, answer) for question, answer in facts])
+
+
+@pytest.fixture(scope="module")
+def folder(language_model, tmp_path_factory):
+    """A saved model that no test may change."""
+    path = tmp_path_factory.mktemp("models") / "target"
+    models.save(path, language_model)
+    return path
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "model")
+
+
+def edit(path, **changes):
+    content = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in content.items() if value != "removed"}))
+
+
+def biased(tokenizer):
+    """GPT-J: untied head with a bias."""
+    torch.manual_seed(0)
+    size = {"vocab_size": len(tokenizer), "n_embd": 32, "n_layer": 2, "n_head": 2, "rotary_dim": 8, "n_positions": 256}
+    model = GPTJForCausalLM(GPTJConfig(**size, initializer_range=0.2, bos_token_id=0, eos_token_id=0)).eval()
+    torch.nn.init.normal_(model.lm_head.bias)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["tied", "untied", "bias", "bfloat16"])
+@torch.no_grad()
+def test_answer_tokens_equal_the_models_logits(tiny, tokenizer, batch, kind):
+    """Two of the three places where a token's score comes from: one dot product, and rows of chosen tokens only."""
+    model = biased(tokenizer) if kind == "bias" else tiny(tie_word_embeddings=kind != "untied").model
+    if kind == "bfloat16":
+        model = model.to(torch.bfloat16)
+    rows = model(input_ids=batch.input_ids).logits[batch.row, batch.column].float()
+    true = rows.gather(1, batch.label[:, None])[:, 0]
+    nll = torch.nn.functional.cross_entropy(rows, batch.label, reduction="none")
+    tokens = answer_tokens(model, batch)
+    tolerance = {"rtol": 0.02, "atol": 0.05} if kind == "bfloat16" else {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(tokens.logit(), true, **tolerance)
+    where = torch.arange(len(true)) % 3 != 1
+    torch.testing.assert_close(tokens.nll(where), torch.where(where, nll, 0), **tolerance)
+    assert tokens.logit().dtype == tokens.nll(where).dtype == torch.float32
+
+
+def test_gradients_equal_those_of_the_models_logits(tiny, batch):
+    model = tiny().model
+    where = torch.arange(len(batch.label)) % 2 == 0
+
+    def gradients(loss):
+        model.zero_grad()
+        loss.backward()
+        return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+    tokens = answer_tokens(model, batch)
+    found = gradients(tokens.logit()[~where].sum() + tokens.nll(where).sum())
+    rows = model(input_ids=batch.input_ids).logits[batch.row, batch.column]
+    log_likelihood = rows.log_softmax(-1).gather(1, batch.label[:, None])[:, 0]
+    true = rows.gather(1, batch.label[:, None])[:, 0]
+    expected = gradients(true[~where].sum() - log_likelihood[where].sum())
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@torch.no_grad()
+def test_nll_of_nothing_is_0(language_model, batch):
+    nothing = torch.zeros(len(batch.label), dtype=torch.bool)
+    assert answer_tokens(language_model.model, batch).nll(nothing).tolist() == [0] * len(batch.label)
+
+
+def test_round_trip(language_model, folder):
+    loaded = models.load(folder, None, "cpu")
+    before, after = language_model.model.state_dict(), loaded.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert loaded.card == language_model.card
+    assert not loaded.model.training
+    text = " Ada Lind was born\nin 日本 👍🏽 "
+    assert loaded.tokenizer(text)["input_ids"] == language_model.tokenizer(text)["input_ids"]
+    assert loaded.tokenizer.eos_token_id == language_model.tokenizer.eos_token_id
+
+
+def contents(path):
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def test_saving_again_elsewhere_gives_the_same_bytes(folder, language_model, tmp_path):
+    """The same model, also over a folder that holds other files; and a loaded model, whatever its folder was called."""
+    again = tmp_path / "elsewhere" / "unlearned"
+    again.mkdir(parents=True)
+    (again / "old.bin").write_text("old")
+    models.save(again, language_model)
+    assert contents(again) == contents(folder)
+    for name, source in (("one", folder), ("two", again)):
+        models.save(tmp_path / name, models.load(source, None, "cpu"))
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert contents(tmp_path / "one")["model.safetensors"] == contents(folder)["model.safetensors"]
+
+
+def test_no_saved_file_tells_where(folder, tmp_path):
+    models.save(tmp_path / "again", models.load(folder, None, "cpu"))
+    for name, content in contents(tmp_path / "again").items():
+        assert [path for path in (folder, tmp_path, Path.cwd()) if str(path).encode() in content] == [], name
+        assert Path(name).suffix in (".json", ".safetensors")
+
+
+def test_a_model_of_a_local_source_is_found_by_name(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "source" / "my-model")
+    (tmp_path / "target").mkdir()
+    card = models.load(folder, None, "cpu").card
+    models.write_card(tmp_path / "target", replace(card, local="my-model"))
+    loaded = models.load(tmp_path / "target", tmp_path / "source", "cpu")
+    assert loaded.model.config.hidden_size == 32
+    with pytest.raises(UserError, match=r"was made from model\.source, which is not set now"):
+        models.load(tmp_path / "target", None, "cpu")
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def only_pickle(model_folder):
+    """Weights as they were saved years ago: loading them could run code."""
+    (model_folder / "model.safetensors").unlink()
+    torch.save({}, model_folder / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "tif.json").unlink(), r"tif\.json is missing; `dvc repro` makes"),
+        (lambda f: (f / "tif.json").write_text("{"), r"tif\.json is not a model card"),
+        (lambda f: edit(f / "tif.json", colour="red"), r"tif\.json is not a model card"),
+        (lambda f: (f / "model.safetensors").unlink(), "no usable safetensors weights"),
+        (lambda f: truncate(f / "model.safetensors"), "no usable safetensors weights"),
+        (only_pickle, "no usable safetensors weights"),
+        (lambda f: edit(f / "config.json", hidden_size=64), "no usable safetensors weights"),
+        (lambda f: edit(f / "config.json", num_hidden_layers=3), r"lack model\.layers\.2.*do not belong to its config"),
+        (lambda f: edit(f / "config.json", model_type="unheard"), "no usable safetensors weights"),
+        (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer in"),
+        (lambda f: truncate(f / "tokenizer.json"), "no tokenizer in"),
+        (
+            lambda f: edit(f / "tokenizer_config.json", eos_token="removed"),
+            "has no end-of-sequence token; set eos_token",
+        ),
+        (lambda f: edit(f / "tif.json", prompt="chat"), "has no chat template; set prompt: plain"),
+    ],
+)
+def test_a_folder_that_must_not_load(copy, damage, message):
+    damage(copy)
+    with pytest.raises(UserError, match=message) as error:
+        models.load(copy, None, "cpu")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (shutil.rmtree, r"does not exist; see model\.source"),
+        (lambda f: (f / "config.json").unlink(), r"has no config\.json"),
+        (lambda f: (f / "model.safetensors").unlink(), "has no safetensors weights"),
+        (only_pickle, "has no safetensors weights"),
+        (lambda f: (f / "tokenizer.json").unlink(), r"has no tokenizer\.json"),
+    ],
+)
+def test_check_folder(copy, damage, message):
+    models.check_folder(str(copy))
+    damage(copy)
+    with pytest.raises(UserError, match=message):
+        models.check_folder(str(copy))
+
+
+def test_a_head_with_a_soft_cap_is_refused(tokenizer, language_model, tmp_path):
+    """Gemma 2 bends its logits (here to at most 1), so a dot product with the head would not be its logit."""
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        final_logit_softcapping=1.0,
+        initializer_range=0.5,
+        eos_token_id=0,
+        pad_token_id=0,
+        bos_token_id=0,
+    )
+    card = replace(language_model.card, attention="eager")
+    models.save(tmp_path / "gemma", LanguageModel(Gemma2ForCausalLM(config), tokenizer, card))
+    with pytest.raises(UserError, match="not a linear map of its last hidden state"):
+        models.load(tmp_path / "gemma", None, "cpu")
+
+
+def test_a_failed_save_leaves_the_old_folder(copy, language_model):
+    before = contents(copy)
+    with pytest.raises(TypeError):
+        models.save(copy, replace(language_model, card=replace(language_model.card, date=b"not text")))
+    assert contents(copy) == before
+    assert [file.name for file in copy.parent.iterdir()] == [copy.name]
