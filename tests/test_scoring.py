@@ -1,0 +1,98 @@
+"""The scoring pass against the full logits of the model, one example at a time."""
+
+import numpy as np
+import pytest
+import torch
+
+from tif import scoring
+from tif.scoring import Scores, encode_pairs, score
+
+
+@pytest.fixture(scope="module")
+def examples(language_model, facts):
+    """Answers of very different lengths, one of them empty."""
+    pairs = [(f"forget/{i:04d}", question, answer * (i % 4)) for i, (question, answer) in enumerate(facts)]
+    return encode_pairs(language_model, pairs)
+
+
+@torch.no_grad()
+def naive(model, example):
+    """Full logits of one unpadded row."""
+    logits = model(input_ids=example.ids[None]).logits[0].float()
+    rows = []
+    for position in range(example.start, len(example.ids)):
+        row, label = logits[position - 1], int(example.ids[position])
+        rows.append((float(row[label]), float(row.log_softmax(-1)[label]), int(row.argmax()) == label))
+    return rows
+
+
+def test_encode_pairs_keeps_keys_and_order(examples, facts):
+    assert [example.sample_id for example in examples] == [f"forget/{i:04d}" for i in range(len(facts))]
+    assert len(examples[0].ids) - examples[0].start == 2  # the space that leads an empty answer, and end of sequence
+
+
+def test_equals_the_full_logits(language_model, examples):
+    found = score(language_model, examples, progress=False)
+    expected = [row for example in examples for row in naive(language_model.model, example)]
+    np.testing.assert_allclose(found.logit, [row[0] for row in expected], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.logprob, [row[1] for row in expected], rtol=1e-5, atol=1e-5)
+    assert found.hit.tolist() == [row[2] for row in expected]
+    assert found.bounds.tolist() == [0, *np.cumsum([len(e.offsets) for e in examples]).tolist()]
+    assert (found.logit.dtype, found.logprob.dtype, found.hit.dtype) == (np.float32, np.float32, bool)
+
+
+def test_greedy_answers_are_hits(language_model, examples):
+    """An answer that the model itself continues with is right at every token, a changed token is not."""
+    model, example = language_model.model, examples[1]
+    prompt = example.ids[: example.start][None]
+    with torch.no_grad():
+        for _ in range(6):
+            prompt = torch.cat([prompt, model(input_ids=prompt).logits[:, -1].argmax(-1, keepdim=True)], dim=1)
+    own = type(example)("forget/0000", prompt[0], example.start, [(0, 0)] * 6)
+    assert score(language_model, [own], progress=False).hit.tolist() == [True] * 6
+    changed = prompt[0].clone()
+    changed[-1] = (changed[-1] + 1) % model.config.vocab_size
+    other = type(example)("forget/0000", changed, example.start, [(0, 0)] * 6)
+    assert score(language_model, [other], progress=False).hit.tolist() == [True] * 5 + [False]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_order_does_not_matter(language_model, examples, seed):
+    whole = score(language_model, examples, progress=False)
+    order = np.random.default_rng(seed).permutation(len(examples))
+    mixed = score(language_model, [examples[i] for i in order], progress=False)
+    for index, i in enumerate(order):
+        here, there = slice(*mixed.bounds[index : index + 2]), slice(*whole.bounds[i : i + 2])
+        np.testing.assert_allclose(mixed.logprob[here], whole.logprob[there], rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(mixed.hit[here], whole.hit[there])
+
+
+@pytest.mark.parametrize(("tokens", "logits"), [(1, 1), (70, 1000), (10**6, 640)])
+def test_budgets_change_nothing(language_model, examples, monkeypatch, tokens, logits):
+    """One row at a time, one token's logits at a time, and cuts in the middle of an answer."""
+    whole = score(language_model, examples, progress=False)
+    monkeypatch.setattr(scoring, "TOKEN_BUDGET", tokens)
+    monkeypatch.setattr(scoring, "LOGIT_BUDGET", logits)
+    cut = score(language_model, examples, progress=False)
+    np.testing.assert_allclose(cut.logit, whole.logit, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(cut.logprob, whole.logprob, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(cut.hit, whole.hit)
+
+
+def test_loss_by_hand():
+    """Answers of 2 and 1 tokens: (1 + 2) / 2 and 4."""
+    three = np.array([-1, -2, -4], np.float32)
+    found = Scores(np.array([0, 2, 3]), three, three, np.zeros(3, bool)).loss()
+    assert found.tolist() == [1.5, 4.0]
+    assert found.dtype == np.float64
+
+
+def test_loss_is_the_models_own(language_model, examples):
+    """transformers' loss with the prompt masked out is the same mean."""
+    found = score(language_model, examples, progress=False).loss()
+    for loss, example in zip(found, examples, strict=True):
+        labels = example.ids.clone()
+        labels[: example.start] = -100
+        with torch.no_grad():
+            expected = language_model.model(input_ids=example.ids[None], labels=labels[None]).loss
+        assert loss == pytest.approx(float(expected), rel=1e-5)
