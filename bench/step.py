@@ -25,3 +25,314 @@ share of .3 of the answer tokens is unwanted, as in the annotation published wit
 
 Needs torch, transformers and the package tif with what it imports; no benchmark, no DVC, no network.
 """
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import LlamaConfig, LlamaForCausalLM, get_linear_schedule_with_warmup
+
+from tif.batches import Batch, Example, collate
+from tif.methods import tpo
+from tif.models import AnswerTokens, Card, LanguageModel, answer_tokens, prepare
+from tif.params import Compute
+from tif.train import Optimisation, train
+
+VERSIONS = ("a", "b", "tif")
+TOLERANCE = 1e-4  # relative, between the losses of the versions
+BETA, LAMBDA, LEARNING_RATE, CLIP = 0.2, 0.05, 1e-5, 1.0
+UNWANTED_SHARE = 0.3
+QUANTILES = (0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1)
+PROMPT_TOKENS = (18, 20, 21, 23, 26, 28, 33, 35, 61)
+ANSWER_TOKENS = (8, 14, 19, 28, 36, 44, 54, 59, 82)  # end of sequence included
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is measured: a Llama of `layers` x `width`, `batch` samples a step, `steps` timed steps."""
+
+    layers: int
+    width: int
+    vocabulary: int
+    batch: int
+    micro_batch: int
+    steps: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One optimiser step: its wall time, its loss before the update, and the peak memory so far in MiB."""
+
+    seconds: float
+    loss: float
+    peak_mib: float
+
+
+def rows(setup: Setup) -> list[Example]:
+    """The samples of one effective batch, without reference logits."""
+    random = np.random.default_rng(0)
+    examples = []
+    for index in range(setup.batch):
+        prompt, answer = (
+            round(np.interp(random.random(), QUANTILES, tokens)) for tokens in (PROMPT_TOKENS, ANSWER_TOKENS)
+        )
+        unwanted = random.random(answer) < UNWANTED_SHARE
+        unwanted[-1] = False  # end of sequence is always a general token
+        examples.append(
+            Example(
+                sample_id=f"forget/{index:04}",
+                ids=torch.from_numpy(random.integers(setup.vocabulary, size=prompt + answer)),
+                start=prompt,
+                offsets=[],
+                unwanted=torch.from_numpy(unwanted),
+                forget=True,
+            )
+        )
+    return examples
+
+
+def build(setup: Setup, seed: int) -> LlamaForCausalLM:
+    """A randomly initialised Llama of the shape that the `scratch` model has. Seed 0: the policy, 1: the reference."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=setup.vocabulary,
+        hidden_size=setup.width,
+        intermediate_size=-(-setup.width * 8 // 3 // 32) * 32,
+        num_hidden_layers=setup.layers,
+        num_attention_heads=max(1, setup.width // 64),
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM._from_config(config, attn_implementation="sdpa")
+
+
+@torch.no_grad()
+def reference_logits(setup: Setup) -> list[list[float]]:
+    """What the reference stage precomputes: the raw logit of every answer token of every row."""
+    model = build(setup, seed=1)
+    return [answer_tokens(model, collate([example])).logit().tolist() for example in rows(setup)]
+
+
+def run_tif(setup: Setup, reference: list[list[float]], measure: Callable[[float], None]) -> None:
+    """The training loop of the unlearn stage. One epoch is one effective batch, so every epoch is one step."""
+    prepare(Compute(device="cpu", threads=setup.threads))
+    examples = [
+        replace(example, reference_logit=torch.tensor(logit))
+        for example, logit in zip(rows(setup), reference, strict=True)
+    ]
+    card = Card(prompt="plain", date="", dtype="float32", attention="sdpa")
+    language_model = LanguageModel(build(setup, seed=0), None, card)
+    method = tpo.Settings(beta=BETA, lambda_=LAMBDA, retain=0.0)
+    losses: list[Tensor] = []
+
+    def objective(tokens: AnswerTokens, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, terms = tpo.objective(tokens, batch, method)
+        losses.append(loss.detach())
+        return loss, terms
+
+    def after_step(epoch: int) -> None:
+        measure(float(sum(losses)))
+        losses.clear()
+
+    optimisation = Optimisation(
+        epochs=setup.steps + 1,
+        batch=setup.batch,
+        micro_batch=setup.micro_batch,
+        lr=LEARNING_RATE,
+        weight_decay=0.0,
+        warmup=0.0,
+        max_grad_norm=CLIP,
+        seed=0,
+    )
+    with contextlib.redirect_stdout(sys.stderr):  # the Trainer prints its own summary
+        train(language_model, examples, objective, optimisation, "cpu", progress=False, after_epoch=after_step)
+
+
+def run_naive(
+    setup: Setup, micro_batch: int, length: int | None, forwards: int, measure: Callable[[float], None]
+) -> None:
+    """A plain training loop with both models in memory. length: see `pad`. forwards: of the policy, 1 or 2."""
+    examples = rows(setup)
+    parts = [pad(examples[i : i + micro_batch], length) for i in range(0, len(examples), micro_batch)]
+    policy, reference = build(setup, seed=0).train(), build(setup, seed=1).eval()
+    optimiser = torch.optim.AdamW(policy.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
+    schedule = get_linear_schedule_with_warmup(optimiser, 0, setup.steps + 1)
+    for _ in range(setup.steps + 1):
+        total = 0.0
+        for ids, mask, unwanted, general in parts:
+            inputs = {"input_ids": ids[:, :-1], "attention_mask": mask[:, :-1], "use_cache": False}
+            with torch.no_grad():
+                reference_rows = reference(**inputs).logits
+            logits = policy(**inputs).logits
+            second = policy(**inputs).logits if forwards == 2 else logits
+            loss = naive_tpo(logits, second, reference_rows, ids[:, 1:], unwanted, general).sum() / setup.batch
+            loss.backward()
+            total += loss.item()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), CLIP)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad()
+        measure(total)
+
+
+def naive_tpo(
+    logits: Tensor, second: Tensor, reference: Tensor, labels: Tensor, unwanted: Tensor, general: Tensor
+) -> Tensor:
+    """[B] TPO loss per sample, from logits [B, L, V], labels [B, L] and masks of 0 and 1 [B, L] (arXiv 2506.03142)."""
+    chosen = labels.unsqueeze(-1)
+    fall = (reference.gather(-1, chosen) - logits.gather(-1, chosen)).squeeze(-1)
+    logprob = F.log_softmax(second, dim=-1).gather(-1, chosen).squeeze(-1)
+    count = unwanted.sum(1)
+    margin = (unwanted * fall).sum(1) / count.clamp(min=1)
+    preference = -(2 / BETA) * F.logsigmoid(BETA * margin) * (count > 0)
+    return preference + LAMBDA * -(general * logprob).sum(1)
+
+
+def pad(examples: list[Example], length: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Token ids and attention mask [B, L]; masks of the unwanted and of the general labels [B, L - 1].
+
+    L is `length`, or the longest row where that is None.
+    """
+    size = length or max(len(example.ids) for example in examples)
+
+    def stack(parts: list[Tensor], columns: int) -> Tensor:
+        padded = pad_sequence(parts, batch_first=True)
+        return F.pad(padded, (0, columns - padded.shape[1]))
+
+    before = [torch.zeros(example.start - 1) for example in examples]
+    return (
+        stack([example.ids for example in examples], size),
+        stack([torch.ones(len(example.ids), dtype=torch.int64) for example in examples], size),
+        stack([torch.cat([zeros, e.unwanted.float()]) for zeros, e in zip(before, examples)], size - 1),
+        stack([torch.cat([zeros, (~e.unwanted).float()]) for zeros, e in zip(before, examples)], size - 1),
+    )
+
+
+def peak_mib() -> float:
+    """The process's maximum resident size so far."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def work(version: str, setup: Setup, reference: list[list[float]], pipe: Connection) -> None:
+    """Body of a process: wait for the turn, do one optimiser step, send what was measured, and so on."""
+    torch.set_num_threads(setup.threads)
+    start = peak_mib()
+    began = 0.0
+
+    def wait_for_turn() -> None:
+        nonlocal began
+        pipe.recv()
+        began = time.perf_counter()
+
+    def measure(loss: float) -> None:
+        pipe.send(Measured(time.perf_counter() - began, loss, peak_mib() - start))
+        wait_for_turn()
+
+    wait_for_turn()
+    if version == "tif":
+        run_tif(setup, reference, measure)
+    elif version == "a":
+        run_naive(setup, micro_batch=4, length=500, forwards=2, measure=measure)
+    else:
+        run_naive(setup, micro_batch=setup.micro_batch, length=None, forwards=1, measure=measure)
+
+
+def take_turns(setup: Setup) -> dict[str, list[Measured]]:
+    """Run all versions in processes of their own, step by step in turn; the first step of each is the warm-up.
+
+    Exits when a version fails or the losses differ.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        reference = pool.submit(reference_logits, setup).result()
+    pipes, processes = {}, []
+    for version in VERSIONS:
+        pipes[version], end = spawn.Pipe()
+        processes.append(spawn.Process(target=work, args=(version, setup, reference, end), daemon=True))
+        processes[-1].start()
+        end.close()
+    steps: dict[str, list[Measured]] = {version: [] for version in VERSIONS}
+    for step in range(setup.steps + 1):
+        for version, pipe in pipes.items():
+            pipe.send("go")
+            try:
+                steps[version].append(pipe.recv())
+            except EOFError:
+                sys.exit(f"error: version {version} stopped at step {step}; its message is above")
+        check_losses(step, {version: done[step].loss for version, done in steps.items()})
+    for pipe in pipes.values():
+        pipe.send("go")
+    for process in processes:
+        process.join()
+    return steps
+
+
+def check_losses(step: int, losses: dict[str, float]) -> None:
+    """Exits unless all losses lie within a relative TOLERANCE of that of version b."""
+    expected = losses["b"]
+    if any(not abs(loss - expected) <= TOLERANCE * abs(expected) for loss in losses.values()):
+        sys.exit(f"error: at step {step} the versions do not give the same loss: {losses}")
+
+
+def summary(steps: dict[str, list[Measured]]) -> dict[str, dict[str, float]]:
+    """Per version: median, least and greatest seconds of the timed steps, peak MiB, ratios to tif, first loss."""
+    timed = {version: [step.seconds for step in done[1:]] for version, done in steps.items()}
+    median = {version: statistics.median(seconds) for version, seconds in timed.items()}
+    peak = {version: done[-1].peak_mib for version, done in steps.items()}
+    return {
+        version: {
+            "seconds": median[version],
+            "seconds_min": min(timed[version]),
+            "seconds_max": max(timed[version]),
+            "seconds_over_tif": median[version] / median["tif"],
+            "peak_mib": peak[version],
+            "tif_peak_share": peak["tif"] / peak[version],
+            "loss": steps[version][0].loss,
+        }
+        for version in VERSIONS
+    }
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description="Time and memory of a TPO optimiser step against two naive versions.")
+    defaults = Setup(layers=4, width=256, vocabulary=32000, batch=32, micro_batch=8, steps=5, threads=2)
+    for name, value in asdict(defaults).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=f"default {value}")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    arguments = vars(parser.parse_args())
+    as_json = arguments.pop("json")
+    for name, value in arguments.items():
+        if value < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    setup = Setup(**arguments)
+    found = summary(take_turns(setup))
+    if as_json:
+        print(json.dumps({"setup": asdict(setup), "versions": found}, indent=2))
+        return
+    print(", ".join(f"{name} {value}" for name, value in asdict(setup).items()))
+    print(f"{'version':<8}{'s/step':>9}{'(min':>9}{'max)':>9}{'x tif':>8}{'peak MiB':>10}{'tif/it':>8}{'loss':>11}")
+    for version, row in found.items():
+        print(
+            f"{version:<8}{row['seconds']:>9.3f}{row['seconds_min']:>9.3f}{row['seconds_max']:>9.3f}"
+            f"{row['seconds_over_tif']:>8.2f}{row['peak_mib']:>10.0f}{row['tif_peak_share']:>8.2f}{row['loss']:>11.5f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
