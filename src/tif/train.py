@@ -119,14 +119,11 @@ def train(
             args=arguments,
             train_dataset=list(examples),
             data_collator=collate_step,
-            callbacks=[_AfterEpoch(after_epoch)] if after_epoch else None,
+            callbacks=[_AfterEpoch(after_epoch)],
         )
         if trainer.args.n_gpu > 1 or trainer.args.world_size > 1:
             raise UserError("training runs on one device; set CUDA_VISIBLE_DEVICES to one of them")
         trainer.train()
-    if not all(torch.isfinite(weight).all() for weight in language_model.model.parameters()):
-        # the loss is checked before each step, so the last step's result still has to be
-        raise UserError(f"step {len(trainer.log_rows)} made weights that are not finite; nothing was saved. {REMEDY}")
     language_model.model.eval()
     return trainer.log_rows
 
@@ -143,11 +140,16 @@ def _endless(examples: Sequence[Example], seed: int) -> Iterator[Example]:
 
 
 class _AfterEpoch(TrainerCallback):
-    def __init__(self, action: Callable[[int], None]) -> None:
+    def __init__(self, action: Callable[[int], None] | None) -> None:
         self.action = action
 
     def on_epoch_end(self, args, state, control, model=None, **kwargs) -> None:
-        """Run the action on the model in evaluation mode."""
-        model.eval()
-        self.action(round(state.epoch))
-        model.train()
+        """Check the weights, then run the action on the model in evaluation mode."""
+        if not all(torch.isfinite(weight).all() for weight in model.parameters()):
+            # a loss is checked before its step, so what the last step made has to be checked here
+            made = f"step {state.global_step - 1} made weights that are not finite"
+            raise UserError(f"{made}; nothing was saved. {REMEDY}")
+        if self.action:
+            model.eval()
+            self.action(round(state.epoch))
+            model.train()
