@@ -114,7 +114,13 @@ def trajectory(
     Measured on the forget set and on `retain_rows` evenly spaced retain samples: truth_ratio and probability; on
     forget samples with UW also unwanted_logprob_drop, the mean fall of their UW tokens' log-probability (nats).
     """
-    both = pa.concat_tables([scored_rows(forget), scored_rows(retain, retain_rows)])
+    scored = scored_rows(forget)
+    if len(scored) < len(forget):
+        raise UserError(
+            f"data/benchmark/forget.parquet: {len(forget) - len(scored)} of {len(forget)} rows have no "
+            "perturbed_responses; every forget row needs them for its truth ratio"
+        )
+    both = pa.concat_tables([scored, scored_rows(retain, retain_rows)])
     keys = both["sample_id"].to_pylist()
     unwanted = torch.cat([example.unwanted for example in examples]).numpy()
     before = reference["logprob"].to_numpy()
