@@ -6,18 +6,21 @@
 - tif: what the unlearn stage runs, `tif.train.train` with `tif.methods.tpo`, the Trainer's own work included.
 - a: every row padded to 500 tokens, micro-batches of 4, two policy forwards on the same tokens, the reference model
   in memory, logits of every position over the whole vocabulary.
-- b: every row padded to the longest of its micro-batch, one policy forward, the reference model's forward in the
-  loop, logits of every position over the whole vocabulary. Its micro-batches are as large as those of tif.
+- b: every row padded to the longest, the whole batch in one policy forward, the reference model's forward in the
+  loop, logits of every position over the whole vocabulary.
+- b-micro: b, but in micro-batches as large as those of tif, each padded to its own longest row. It shows what is left
+  of the difference to b when micro-batches alone are given to it.
 
-All three do the same work on paper: the same initial weights, samples, reference logits, gradient clipping, fused AdamW
-and learning rates. The script stops unless their losses agree to a relative 1e-4 at every step; the first comparison
-is at the warm-up step, before any update and before any timing. The reference is a second random initialisation,
-so that margins are not 0.
+All of them do the same work on paper: the same initial weights, samples, reference logits, gradient clipping, fused
+AdamW and learning rates. The script stops unless their losses agree to a relative 1e-4 at every step; the first
+comparison is at the warm-up step, before any update and before any timing. The reference is a second random
+initialisation, so that margins are not 0.
 
 Every version runs in a fresh process; the processes take turns step by step, so that other load on the machine hits
-all of them alike. Seconds are medians over the timed steps. Peak memory is the growth of the process's maximum
-resident size since after the imports, before any model is built: weights, gradients, optimiser state and the naive
-versions' reference model all count.
+all of them alike. Seconds are medians over the timed steps and end with the optimiser's update; those of tif also
+hold the collation of the batch, those of the naive versions do not. Peak memory is the growth of the process's
+maximum resident size since after the imports, before any model is built: weights, gradients, optimiser state and the
+naive versions' reference model all count.
 
 Rows are seeded random tokens of real lengths: prompt and answer lengths follow the quantiles of TOFU's forget10 (400
 rows; the pipeline's plain prompt, a byte-level BPE of 8,192 tokens trained on TOFU), 62 tokens a row on average. A
@@ -34,7 +37,6 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
@@ -44,6 +46,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import LlamaConfig, LlamaForCausalLM, get_linear_schedule_with_warmup
 
 from tif.batches import Batch, Example, collate
@@ -52,7 +55,7 @@ from tif.models import AnswerTokens, Card, LanguageModel, answer_tokens, prepare
 from tif.params import Compute
 from tif.train import Optimisation, train
 
-VERSIONS = ("a", "b", "tif")
+VERSIONS = ("a", "b", "b-micro", "tif")
 TOLERANCE = 1e-4  # relative, between the losses of the versions
 BETA, LAMBDA, LEARNING_RATE, CLIP = 0.2, 0.05, 1e-5, 1.0
 UNWANTED_SHARE = 0.3
@@ -127,7 +130,7 @@ def reference_logits(setup: Setup) -> list[list[float]]:
     return [answer_tokens(model, collate([example])).logit().tolist() for example in rows(setup)]
 
 
-def run_tif(setup: Setup, reference: list[list[float]], measure: Callable[[float], None]) -> None:
+def run_tif(setup: Setup, reference: list[list[float]], turns: "Turns") -> None:
     """The training loop of the unlearn stage. One epoch is one effective batch, so every epoch is one step."""
     prepare(Compute(device="cpu", threads=setup.threads))
     examples = [
@@ -145,7 +148,7 @@ def run_tif(setup: Setup, reference: list[list[float]], measure: Callable[[float
         return loss, terms
 
     def after_step(epoch: int) -> None:
-        measure(float(sum(losses)))
+        turns.done(float(sum(losses)))
         losses.clear()
 
     optimisation = Optimisation(
@@ -158,13 +161,13 @@ def run_tif(setup: Setup, reference: list[list[float]], measure: Callable[[float
         max_grad_norm=CLIP,
         seed=0,
     )
+    # work done once an epoch, such as checking the weights, is not part of a step
+    register_optimizer_step_post_hook(lambda *_: turns.updated())
     with contextlib.redirect_stdout(sys.stderr):  # the Trainer prints its own summary
         train(language_model, examples, objective, optimisation, "cpu", progress=False, after_epoch=after_step)
 
 
-def run_naive(
-    setup: Setup, micro_batch: int, length: int | None, forwards: int, measure: Callable[[float], None]
-) -> None:
+def run_naive(setup: Setup, micro_batch: int, length: int | None, forwards: int, turns: "Turns") -> None:
     """A plain training loop with both models in memory. length: see `pad`. forwards: of the policy, 1 or 2."""
     examples = rows(setup)
     parts = [pad(examples[i : i + micro_batch], length) for i in range(0, len(examples), micro_batch)]
@@ -184,9 +187,10 @@ def run_naive(
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), CLIP)
         optimiser.step()
+        turns.updated()
         schedule.step()
         optimiser.zero_grad()
-        measure(total)
+        turns.done(total)
 
 
 def naive_tpo(
@@ -228,28 +232,40 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
+class Turns:
+    """A process's side of taking turns: waits, and sends what one step took."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self.pipe = pipe
+        self.start_mib = peak_mib()
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait for the turn and start the clock."""
+        self.pipe.recv()
+        self.began = time.perf_counter()
+
+    def updated(self) -> None:
+        """Stop the clock: the optimiser has updated the weights."""
+        self.seconds = time.perf_counter() - self.began
+
+    def done(self, loss: float) -> None:
+        """Send the step's measurements and wait for the next turn."""
+        self.pipe.send(Measured(self.seconds, loss, peak_mib() - self.start_mib))
+        self.wait()
+
+
 def work(version: str, setup: Setup, reference: list[list[float]], pipe: Connection) -> None:
-    """Body of a process: wait for the turn, do one optimiser step, send what was measured, and so on."""
+    """Body of a process: all steps of one version."""
     torch.set_num_threads(setup.threads)
-    start = peak_mib()
-    began = 0.0
-
-    def wait_for_turn() -> None:
-        nonlocal began
-        pipe.recv()
-        began = time.perf_counter()
-
-    def measure(loss: float) -> None:
-        pipe.send(Measured(time.perf_counter() - began, loss, peak_mib() - start))
-        wait_for_turn()
-
-    wait_for_turn()
+    turns = Turns(pipe)
     if version == "tif":
-        run_tif(setup, reference, measure)
+        run_tif(setup, reference, turns)
     elif version == "a":
-        run_naive(setup, micro_batch=4, length=500, forwards=2, measure=measure)
+        run_naive(setup, micro_batch=4, length=500, forwards=2, turns=turns)
     else:
-        run_naive(setup, micro_batch=setup.micro_batch, length=None, forwards=1, measure=measure)
+        size = setup.micro_batch if version == "b-micro" else setup.batch
+        run_naive(setup, micro_batch=size, length=None, forwards=1, turns=turns)
 
 
 def take_turns(setup: Setup) -> dict[str, list[Measured]]:

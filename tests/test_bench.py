@@ -1,0 +1,110 @@
+"""bench/step.py at a tiny size, as a process of its own, and its parts against hand-derived numbers."""
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tif.batches import collate
+from tif.losses import logit_preference_loss, preservation_loss
+
+SCRIPT = Path(__file__).resolve().parent.parent / "bench" / "step.py"
+TINY = {"layers": 1, "width": 32, "vocabulary": 300, "batch": 5, "micro_batch": 2, "steps": 1, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def step():
+    spec = importlib.util.spec_from_file_location("bench_step", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bench_step"] = module  # dataclasses look their module up by name
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["bench_step"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=120)
+
+
+def test_versions_agree_and_are_measured(step):
+    """The script itself stops when the losses of any step differ, so exit status 0 means that all versions agree."""
+    flags = [part for name, value in TINY.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    done = run(*flags, "--json")
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["setup"] == TINY
+    versions = printed["versions"]
+    assert list(versions) == list(step.VERSIONS)
+    for row in versions.values():
+        assert 0 < row["seconds_min"] <= row["seconds"] <= row["seconds_max"]
+        assert row["peak_mib"] > 0
+        assert row["seconds_over_tif"] == pytest.approx(row["seconds"] / versions["tif"]["seconds"])
+        assert row["loss"] == pytest.approx(versions["b"]["loss"], rel=step.TOLERANCE)
+    assert versions["tif"]["seconds_over_tif"] == versions["tif"]["tif_peak_share"] == 1
+
+
+def test_size_below_one_is_refused():
+    done = run("--layers", "0")
+    assert done.returncode == 2
+    assert "--layers must be at least 1, not 0" in done.stderr
+
+
+def test_losses_that_differ_stop_the_script(step):
+    """Of 10, a relative 1e-4 is 1e-3."""
+    step.check_losses(0, {"a": 10.0009, "b": 10.0, "tif": 9.9991})
+    with pytest.raises(SystemExit, match="step 3 the versions do not give the same loss"):
+        step.check_losses(3, {"a": 10.0, "b": 10.0, "tif": 10.0011})
+    with pytest.raises(SystemExit):
+        step.check_losses(0, {"a": math.nan, "b": 10.0, "tif": 10.0})
+
+
+def test_rows_have_the_stated_lengths(step):
+    """62 tokens a row, .3 of the answer unwanted, prompts of 18 to 61 tokens, answers of 8 to 82."""
+    rows = step.rows(step.Setup(**TINY | {"batch": 2000}))
+    answers = [len(row.ids) - row.start for row in rows]
+    assert sum(len(row.ids) for row in rows) / len(rows) == pytest.approx(62, abs=2)
+    assert all(18 <= row.start <= 61 for row in rows)
+    assert all(8 <= answer <= 82 for answer in answers)
+    assert sum(int(row.unwanted.sum()) for row in rows) / sum(answers) == pytest.approx(0.3, abs=0.02)
+    assert not any(row.unwanted[-1] for row in rows)
+
+
+def test_naive_tpo_by_hand(step):
+    """Two labels, vocabulary 2, policy logits 0, so every log-probability is -ln 2.
+
+    Token 0 is unwanted with reference logit 3: margin 3, LPL = 10 ln(1 + e^-0.6) at beta .2. Token 1 is general:
+    PL = ln 2, weighted by .05. The second row has no unwanted token: 2 ln 2 * .05 alone.
+    """
+    logits = torch.zeros(2, 2, 2)
+    reference = torch.zeros(2, 2, 2)
+    reference[0, 0, 1] = 3.0
+    labels = torch.tensor([[1, 0], [0, 1]])
+    unwanted = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    loss = step.naive_tpo(logits, logits, reference, labels, unwanted, 1 - unwanted)
+    expected = [10 * math.log(1 + math.exp(-0.6)) + 0.05 * math.log(2), 0.1 * math.log(2)]
+    assert loss.tolist() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("length", [None, 150])
+def test_padded_rows_give_the_loss_of_flat_tokens(step, length):
+    """The naive loss on padded rows equals tif.losses on flat answer tokens, with a row without UW among them."""
+    examples = step.rows(step.Setup(**TINY))
+    examples[1] = replace(examples[1], unwanted=torch.zeros_like(examples[1].unwanted))
+    ids, mask, unwanted, general = step.pad(examples, length)
+    assert mask.sum(1).tolist() == [len(example.ids) for example in examples]
+    generator = torch.Generator().manual_seed(0)
+    logits, reference = torch.randn(2, *ids[:, 1:].shape, TINY["vocabulary"], generator=generator).unbind()
+    naive = step.naive_tpo(logits, logits, reference, ids[:, 1:], unwanted, general).mean()
+
+    batch = collate(examples)
+    at = (batch.row, batch.column, batch.label)
+    margin_part = logit_preference_loss(logits[at], reference[at], batch.unwanted, batch.sample, step.BETA)
+    nll = -logits.log_softmax(-1)[at]
+    kept = preservation_loss(nll, ~batch.unwanted, batch.sample)
+    assert float(naive) == pytest.approx(float(margin_part + step.LAMBDA * kept), rel=1e-5)
