@@ -43,6 +43,7 @@ def main() -> None:
     """Run forget05 and forget10 with `frequency` and with the published annotation; write the table as it grows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, required=True)
+    parser.add_argument("--splits", nargs="+", default=["forget05", "forget10"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, required=True, help="where the clone goes")
     parser.add_argument("--out", type=Path, required=True, help="CSV file to write")
@@ -53,7 +54,7 @@ def main() -> None:
     folder = clone(options.folder / "tofu")
     base = SETTINGS | {"benchmark.source": str(source), "compute.threads": options.threads}
     rows = []
-    for split in ("forget10", "forget05"):
+    for split in options.splits:
         annotation = source / f"{split}_words_gpt.jsonl"
         base |= {"tofu.forget": split, "identify.source": str(annotation)}
         models = repro(folder, base | {"identify.method": "frequency"}, ("evaluate@target", "evaluate@retain"))

@@ -133,7 +133,9 @@ def choose(package: Literal["benchmarks", "identify", "methods"], name: str, key
     Imported by name and not from a registry, so that DVC can watch the one chosen file.
     """
     folder = Path(__file__).parent / package
-    known = sorted(path.stem for path in folder.glob("[a-z]*"))
+    known = sorted(
+        {path.stem for path in folder.glob("[a-z]*.py")} | {path.parent.name for path in folder.glob("*/*.py")}
+    )
     if name not in known:
         raise UserError(f"params.yaml: {key} = {name!r} is unknown{nearest(name, known)}; known: {', '.join(known)}")
     return importlib.import_module(f"tif.{package}.{name}")

@@ -16,7 +16,7 @@ from tif.models import LanguageModel
 from tif.reference import answer_keys, triples
 from tif.scoring import Scores, encode_pairs
 
-MARGIN_TOLERANCE = 0.1  # logits; a bfloat16 model differs by a few hundredths between batch shapes
+MARGIN_TOLERANCE = 0.25  # logits, mean absolute; room for what rounding does in bfloat16 between batch shapes
 
 
 class Settings(train.Optimisation):
@@ -142,8 +142,8 @@ def trajectory(
 
 
 def _check_margin(logit: np.ndarray, reference: pa.Table) -> None:
-    margin = float(np.mean(reference["logit"].to_numpy() - logit))
-    if abs(margin) > MARGIN_TOLERANCE:
+    margin = float(np.mean(np.abs(reference["logit"].to_numpy() - logit)))
+    if not margin <= MARGIN_TOLERANCE:
         raise UserError(
             f"before training the logits already differ from data/reference.parquet by {margin:.3f} on average: "
             "the reference was computed by another model; run `dvc repro`"

@@ -24,8 +24,9 @@ class Settings(Block):
 def objective(tokens: AnswerTokens, batch: Batch, settings: Settings) -> tuple[Tensor, dict[str, Tensor]]:
     """The micro-batch's share of the TPO loss, and its share of the values to log.
 
-    Logged: lpl, pl, logit_drop (mean over samples with UW of the mean margin; 0 when none has), general_nll (mean
-    NLL of GW tokens, nats) and, with a retain term, retain_nll.
+    Logged: lpl, pl, logit_drop (mean fall of the UW tokens' logits), general_nll (mean NLL of GW tokens, nats) and,
+    with a retain term, retain_nll. The means over UW and GW tokens are taken within a micro-batch and weighted by
+    its share of samples; they are for watching and enter no loss.
     """
     forget = batch.forget
     general = forget & ~batch.unwanted
