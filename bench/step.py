@@ -37,7 +37,6 @@ import resource
 import statistics
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 
@@ -255,9 +254,10 @@ class Turns:
         self.wait()
 
 
-def work(version: str, setup: Setup, reference: list[list[float]], pipe: Connection) -> None:
-    """Body of a process: all steps of one version."""
+def work(version: str, setup: Setup, pipe: Connection) -> None:
+    """Body of a process: receive the reference logits, then do all steps of one version."""
     torch.set_num_threads(setup.threads)
+    reference = pipe.recv()
     turns = Turns(pipe)
     if version == "tif":
         run_tif(setup, reference, turns)
@@ -274,14 +274,17 @@ def take_turns(setup: Setup) -> dict[str, list[Measured]]:
     Exits when a version fails or the losses differ.
     """
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        reference = pool.submit(reference_logits, setup).result()
     pipes, processes = {}, []
     for version in VERSIONS:
         pipes[version], end = spawn.Pipe()
-        processes.append(spawn.Process(target=work, args=(version, setup, reference, end), daemon=True))
+        processes.append(spawn.Process(target=work, args=(version, setup, end), daemon=True))
         processes[-1].start()
         end.close()
+    # only now: a process inherits the peak memory that its parent had reached when it was started
+    torch.set_num_threads(setup.threads)
+    reference = reference_logits(setup)
+    for pipe in pipes.values():
+        pipe.send(reference)
     steps: dict[str, list[Measured]] = {version: [] for version in VERSIONS}
     for step in range(setup.steps + 1):
         for version, pipe in pipes.items():

@@ -28,14 +28,10 @@ def step():
     del sys.modules["bench_step"]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=120)
-
-
 def test_versions_agree_and_are_measured(step):
     """The script itself stops when the losses of any step differ, so exit status 0 means that all versions agree."""
     flags = [part for name, value in TINY.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    done = run(*flags, "--json")
+    done = subprocess.run([sys.executable, str(SCRIPT), *flags, "--json"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert printed["setup"] == TINY
@@ -49,10 +45,11 @@ def test_versions_agree_and_are_measured(step):
     assert versions["tif"]["seconds_over_tif"] == versions["tif"]["tif_peak_share"] == 1
 
 
-def test_size_below_one_is_refused():
-    done = run("--layers", "0")
-    assert done.returncode == 2
-    assert "--layers must be at least 1, not 0" in done.stderr
+def test_size_below_one_is_refused(step, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["step.py", "--layers", "0"])
+    with pytest.raises(SystemExit, match="2"):
+        step.main()
+    assert "--layers must be at least 1, not 0" in capsys.readouterr().err
 
 
 def test_losses_that_differ_stop_the_script(step):
