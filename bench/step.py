@@ -330,7 +330,7 @@ def summary(steps: dict[str, list[Measured]]) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description="Time and memory of a TPO optimiser step against two naive versions.")
-    defaults = Setup(layers=4, width=256, vocabulary=32000, batch=32, micro_batch=8, steps=5, threads=2)
+    defaults = Setup(layers=4, width=256, vocabulary=32000, batch=32, micro_batch=16, steps=5, threads=2)
     for name, value in asdict(defaults).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=f"default {value}")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
