@@ -30,7 +30,6 @@ Needs torch, transformers and the package tif with what it imports; no benchmark
 """
 
 import argparse
-import contextlib
 import json
 import multiprocessing
 import resource
@@ -162,8 +161,7 @@ def run_tif(setup: Setup, reference: list[list[float]], turns: "Turns") -> None:
     )
     # work done once an epoch, such as checking the weights, is not part of a step
     register_optimizer_step_post_hook(lambda *_: turns.updated())
-    with contextlib.redirect_stdout(sys.stderr):  # the Trainer prints its own summary
-        train(language_model, examples, objective, optimisation, "cpu", progress=False, after_epoch=after_step)
+    train(language_model, examples, objective, optimisation, "cpu", progress=False, after_epoch=after_step)
 
 
 def run_naive(setup: Setup, micro_batch: int, length: int | None, forwards: int, turns: "Turns") -> None:

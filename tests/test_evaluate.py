@@ -153,6 +153,12 @@ def test_no_wrong_answers_at_all(language_model, sets, table, facts):
         evaluate(language_model, sets | {"forget": bare}, SETTINGS, progress=False)
 
 
+def test_an_empty_list_of_wrong_answers(table, facts):
+    whole = table("forget", facts, perturbed_responses=[["x"], [], *[["x"]] * 6])
+    with pytest.raises(UserError, match="1: perturbed_responses is empty; the truth ratio needs a wrong answer"):
+        scored_rows(whole)
+
+
 @pytest.mark.parametrize("key", ["retain_rows", "new_tokens", "batch"])
 def test_settings_out_of_range(key):
     with pytest.raises(ValueError, match=key):

@@ -100,7 +100,7 @@ def test_micro_batch_changes_only_rounding(tiny, examples, micro_batch):
     assert [row["loss"] for row in logs[0]] == pytest.approx([row["loss"] for row in logs[1]], rel=1e-3)
 
 
-def test_log_rows(tiny, examples):
+def test_log_rows(tiny, examples, capsys):
     """Eight samples in steps of 3: 3 steps an epoch, the last with 2; logged terms are sums over micro-batches."""
 
     def objective(tokens, batch):
@@ -110,6 +110,7 @@ def test_log_rows(tiny, examples):
     assert [row["step"] for row in log] == [0, 1, 2, 3, 4, 5]
     assert [row["rows"] for row in log] == [3, 3, 2, 3, 3, 2]
     assert all(list(row) == ["step", "loss", "rows"] for row in log)
+    assert capsys.readouterr().out == ""  # the Trainer's own summary holds times
 
 
 def test_logged_loss_of_the_first_step(tiny, examples):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tif import metrics
 from tif.errors import UserError
@@ -37,13 +38,16 @@ class Likelihoods:
 def scored_rows(table: pa.Table, limit: int | None = None) -> pa.Table:
     """The samples that have wrong answers, at most `limit` of them, evenly spaced.
 
-    Raises UserError when none has wrong answers: then there is no truth ratio.
+    Raises UserError when none has wrong answers, or one an empty list of them: then there is no truth ratio.
     """
     table = table.filter(table["perturbed_responses"].is_valid())
     if not len(table):
         raise UserError(
             "a benchmark table has no row with perturbed_responses, so no truth ratio; run the download stage"
         )
+    empty = table.filter(pc.equal(pc.list_value_length(table["perturbed_responses"]), 0))["sample_id"].to_pylist()
+    if empty:
+        raise UserError(f"{empty[0]}: perturbed_responses is empty; the truth ratio needs a wrong answer, or null")
     if limit is None or limit >= len(table):
         return table
     return table.take(np.linspace(0, len(table) - 1, limit).round().astype(int))

@@ -66,6 +66,9 @@ class FlatTrainer(Trainer):
         self.log_rows.append({"step": self.state.global_step, "loss": float(total), **values})
         return total
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Print nothing: `log_rows` holds every step, and times do not belong to the output."""
+
     def _not_finite(self, tokens: AnswerTokens, batch: Batch) -> str:
         bad = ~torch.isfinite(tokens.hidden.detach().sum(-1) + tokens.logit().detach())
         where = bad.nonzero()[0, 0] if bad.any() else torch.tensor(0)
