@@ -1,7 +1,6 @@
 """Run the pipeline with other settings in a clone of this repository; shared by the studies in this folder."""
 
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -15,16 +14,22 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Cost:
-    """Wall time of a run in seconds, and the largest resident set of any process so far, MiB."""
+    """Wall time of a run in seconds, and the largest resident set of any of its processes, MiB."""
 
     seconds: float
     memory: float
 
 
 def clone(folder: Path) -> Path:
-    """A clone of the committed state of this repository, made once."""
+    """A clone of the committed state of this repository. Exits when the folder holds another state."""
     if not folder.exists():
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    ours, theirs = (
+        subprocess.run(["git", "rev-parse", "HEAD"], cwd=where, check=True, capture_output=True, text=True).stdout
+        for where in (ROOT, folder)
+    )
+    if ours != theirs:
+        sys.exit(f"error: {folder} holds another commit of this repository; delete it or give another --folder")
     return folder
 
 
@@ -46,6 +51,10 @@ def repro(folder: Path, settings: dict[str, object], targets: tuple[str, ...] = 
     }
     begin = time.perf_counter()
     with (folder / "repro.log").open("a") as log:
-        subprocess.run(["dvc", "repro", *targets], cwd=folder, env=environment, stdout=log, stderr=log, check=True)
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    return Cost(time.perf_counter() - begin, memory)
+        # wait4 and not getrusage(RUSAGE_CHILDREN), whose peak is that of all runs so far
+        process = subprocess.Popen(["dvc", "repro", *targets], cwd=folder, env=environment, stdout=log, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"error: dvc repro failed in {folder}; see repro.log there")
+    return Cost(time.perf_counter() - begin, usage.ru_maxrss / 1024)

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
-from runs import clone, repro
+from runs import Cost, clone, repro
 
 SETTINGS = {
     "benchmark.name": "tofu",
@@ -22,8 +22,8 @@ SETTINGS = {
 }
 
 
-def row(folder: Path, split: str, identifier: str, model: str, seconds: float, memory: float) -> dict:
-    """One line of the table."""
+def row(folder: Path, split: str, identifier: str, model: str, cost: Cost) -> dict:
+    """One line of the table. cost: of training and evaluating this model (unlearned: with identify and report)."""
     result = json.loads((folder / "metrics/metrics.json").read_text())[model]
     return {
         "forget_set": split,
@@ -34,8 +34,8 @@ def row(folder: Path, split: str, identifier: str, model: str, seconds: float, m
         "forget_probability": result["forget"]["probability"],
         "retain_probability": result["utility"]["retain"]["probability"],
         "forget_truth_ratio": result["forget"]["truth_ratio"],
-        "minutes": seconds / 60,
-        "peak_mib": memory,
+        "minutes": cost.seconds / 60,
+        "peak_mib": cost.memory,
     }
 
 
@@ -57,13 +57,16 @@ def main() -> None:
     for split in options.splits:
         annotation = source / f"{split}_words_gpt.jsonl"
         base |= {"tofu.forget": split, "identify.source": str(annotation)}
-        models = repro(folder, base | {"identify.method": "frequency"}, ("evaluate@target", "evaluate@retain"))
+        settings = base | {"identify.method": "frequency"}
+        costs = {
+            model: repro(folder, settings, (f"finetune@{model}", f"evaluate@{model}")) for model in ("target", "retain")
+        }
+        repro(folder, settings, ("reference",))
         for identifier in ("frequency", "file"):
             cost = repro(folder, base | {"identify.method": identifier})
             if identifier == "frequency":
-                for model in ("target", "retain"):
-                    rows.append(row(folder, split, "", model, models.seconds / 2, models.memory))
-            rows.append(row(folder, split, identifier, "unlearned", cost.seconds, cost.memory))
+                rows.extend(row(folder, split, "", model, costs[model]) for model in costs)
+            rows.append(row(folder, split, identifier, "unlearned", cost))
             pd.DataFrame(rows).to_csv(options.out, index=False, float_format="%.4g")
             print(pd.DataFrame(rows).to_string(index=False), flush=True)
 
