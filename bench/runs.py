@@ -34,16 +34,16 @@ def clone(folder: Path) -> Path:
 
 
 def repro(folder: Path, settings: dict[str, object], targets: tuple[str, ...] = ()) -> Cost:
-    """Write `settings` (dotted keys of params.yaml) and run `dvc repro`; its output goes to repro.log in the clone."""
+    """Run `dvc repro` with `settings` (dotted keys) in place of the committed ones; its output goes to repro.log."""
     yaml = YAML()
-    path = folder / "params.yaml"
-    params = yaml.load(path)
+    committed = subprocess.run(["git", "show", "HEAD:params.yaml"], cwd=folder, check=True, capture_output=True)
+    params = yaml.load(committed.stdout)
     for key, value in settings.items():
         block, name = key.split(".")
         if name not in params[block]:
             raise KeyError(f"params.yaml has no {key}")
         params[block][name] = value
-    yaml.dump(params, path)
+    yaml.dump(params, folder / "params.yaml")
     # the clone's own code, even where an editable install points elsewhere
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -1,12 +1,14 @@
 """Do the default settings hold on benchmark seeds that they were not chosen on?
 
 For every seed, in a clone of its own: the default pipeline, the same with `identify.method=all`, and a second retain
-model (scratch.seed 1), whose forget quality against the first is the ceiling that any method can expect.
+model (scratch.seed 1), whose forget quality against the first is the ceiling that any method can expect. Last, `all`
+with beta MATCHED, which ends about where the default run ends in forget probability (found on seed 0).
 
     python bench/seeds.py --seeds 1 2 3 4 5 --threads 1 --folder /tmp/seeds --out bench/results/seeds.csv
 
 Utility at equal forget probability compares trajectories: the retain probability of both runs is interpolated
-linearly, in log forget probability, at the forget probability where the default run ends.
+linearly, in log forget probability, at the forget probability where the default run ends. `all` with the default beta
+passes it in its first epochs, while the learning rate is high; the run with beta MATCHED compares ends with ends.
 """
 
 import argparse
@@ -18,6 +20,8 @@ import pandas as pd
 from runs import clone, repro
 
 from tif import metrics
+
+MATCHED = 1.0
 
 
 def truth_ratios(folder: Path, model: str) -> np.ndarray:
@@ -40,39 +44,48 @@ def retain_at(trajectory: pd.DataFrame, forget_probability: float) -> float:
     return float(retain[after - 1] + share * (retain[after] - retain[after - 1]))
 
 
+def ends(folder: Path) -> tuple[dict[str, float], pd.DataFrame]:
+    """The unlearned model's scores (fq: forget quality, p-value) and the run's trajectory."""
+    result = json.loads((folder / "metrics/metrics.json").read_text())["unlearned"]
+    scores = {
+        "fq": result["forget_quality"]["pvalue"],
+        "utility": result["model_utility"],
+        "forget_probability": result["forget"]["probability"],
+        "retain_probability": result["utility"]["retain"]["probability"],
+    }
+    return scores, pd.read_csv(folder / "metrics/plots/trajectory.csv")
+
+
 def study(folder: Path, seed: int, threads: int) -> dict:
     """One seed: its row of the table."""
     base = {"fictitious.seed": seed, "compute.threads": threads}
-    base |= {"identify.method": "frequency", "scratch.seed": 0}
     repro(folder, base)
-    result = json.loads((folder / "metrics/metrics.json").read_text())
-    default = pd.read_csv(folder / "metrics/plots/trajectory.csv")
+    targeted, trajectory = ends(folder)
+    target = json.loads((folder / "metrics/metrics.json").read_text())["target"]
     first = truth_ratios(folder, "retain")
 
-    repro(folder, {"identify.method": "all"})
-    everything = pd.read_csv(folder / "metrics/plots/trajectory.csv")
-    all_result = json.loads((folder / "metrics/metrics.json").read_text())
+    repro(folder, base | {"identify.method": "all"})
+    everything, path = ends(folder)
+    repro(folder, base | {"identify.method": "all", "tpo.beta": MATCHED})
+    matched, _ = ends(folder)
 
-    repro(folder, {"identify.method": "frequency", "scratch.seed": 1}, ("evaluate@retain",))
+    repro(folder, base | {"scratch.seed": 1}, ("evaluate@retain",))
     ceiling = metrics.forget_quality(truth_ratios(folder, "retain"), first)
 
-    end = default["forget_probability"].iloc[-1]
-    targeted, untargeted = default["retain_probability"].iloc[-1], retain_at(everything, end)
-    unlearned, target = result["unlearned"], result["target"]
+    end = trajectory["forget_probability"].iloc[-1]
+    kept, kept_by_all = trajectory["retain_probability"].iloc[-1], retain_at(path, end)
     return {
         "seed": seed,
         "target_log10_fq": target["forget_quality"]["log10_pvalue"],
-        "unlearned_fq": unlearned["forget_quality"]["pvalue"],
-        "ceiling_fq": ceiling.pvalue,
         "target_utility": target["model_utility"],
-        "unlearned_utility": unlearned["model_utility"],
-        "utility_ratio": unlearned["model_utility"] / target["model_utility"],
-        "forget_probability": end,
-        "retain_probability": targeted,
-        "all_retain_probability": untargeted,
-        "difference": targeted - untargeted,
-        "all_final_fq": all_result["unlearned"]["forget_quality"]["pvalue"],
-        "all_final_utility": all_result["unlearned"]["model_utility"],
+        "ceiling_fq": ceiling.pvalue,
+        **targeted,
+        "utility_ratio": targeted["utility"] / target["model_utility"],
+        "retain_on_trajectory": kept,
+        "all_retain_at_equal_forget": kept_by_all,
+        "difference": kept - kept_by_all,
+        **{f"all_{name}": value for name, value in everything.items()},
+        **{f"matched_{name}": value for name, value in matched.items()},
     }
 
 

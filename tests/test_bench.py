@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -105,3 +106,36 @@ def test_padded_rows_give_the_loss_of_flat_tokens(step, length):
     nll = -logits.log_softmax(-1)[at]
     kept = preservation_loss(nll, ~batch.unwanted, batch.sample)
     assert float(naive) == pytest.approx(float(margin_part + step.LAMBDA * kept), rel=1e-5)
+
+
+@pytest.fixture
+def studies(monkeypatch):
+    """The modules of bench/ that run the pipeline in clones."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    yield importlib.import_module("seeds"), importlib.import_module("runs")
+    for name in ("seeds", "runs"):
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(("forget", "retain"), [(0.8, 0.9), (0.4, 0.8), (0.2, 0.7), (0.1, 0.6), (0.05, 0.8)])
+def test_retain_probability_at_a_forget_probability(studies, forget, retain):
+    """Linear in the logarithm: .2 lies halfway between .4 and .1. The first passage counts."""
+    trajectory = pd.DataFrame(
+        {"forget_probability": [0.8, 0.4, 0.1, 0.2, 0.0125], "retain_probability": [0.9, 0.8, 0.6, 0.9, 0.7]}
+    )
+    assert studies[0].retain_at(trajectory, forget) == pytest.approx(retain)
+
+
+def test_a_forget_probability_that_is_never_reached(studies):
+    trajectory = pd.DataFrame({"forget_probability": [0.8, 0.4], "retain_probability": [0.9, 0.8]})
+    assert math.isnan(studies[0].retain_at(trajectory, 0.3))
+
+
+def test_a_clone_of_another_commit_is_refused(studies, tmp_path):
+    runs = studies[1]
+    folder = tmp_path / "clone"
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "other"], cwd=folder, check=True)
+    with pytest.raises(SystemExit, match="holds another commit"):
+        runs.clone(folder)

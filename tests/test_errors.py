@@ -1,6 +1,9 @@
 """How a stage ends: one line for bad input and for a full disk, a traceback for a defect."""
 
 import errno
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -37,3 +40,39 @@ def test_full_disk_is_one_line(error):
 def test_a_defect_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run(stops(ZeroDivisionError()))
+
+
+def test_a_killed_stage_leaves_nothing_half_written(tmp_path):
+    """SIGTERM, while an output is being written."""
+    script = tmp_path / "stage.py"
+    script.write_text(
+        "import time\n"
+        "from tif import errors, tables\n"
+        "def stage():\n"
+        "    with tables.writing('out') as folder:\n"
+        "        folder.mkdir()\n"
+        "        (folder / 'part').write_text('half')\n"
+        "        print('writing', flush=True)\n"
+        "        time.sleep(60)\n"
+        "errors.run(stage)\n"
+    )
+    with subprocess.Popen([sys.executable, script.name], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "writing\n"
+        process.terminate()
+        assert process.wait(timeout=30) == 143
+    assert [path.name for path in tmp_path.iterdir()] == ["stage.py"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the death signal of a parent is a feature of Linux")
+def test_a_stage_dies_with_its_parent(tmp_path):
+    """The parent is killed outright; the stage closes its end of the pipe when it is gone."""
+    (tmp_path / "stage.py").write_text(
+        "import time\nfrom tif import errors\nerrors.run(lambda: print('up', flush=True) or time.sleep(60))\n"
+    )
+    parent = "import subprocess, sys, time; subprocess.Popen([sys.executable, 'stage.py']); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", parent], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "up\n"
+        process.kill()
+        begin = time.monotonic()
+        assert process.stdout.read() == ""
+    assert time.monotonic() - begin < 30

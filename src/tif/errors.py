@@ -14,9 +14,11 @@ class UserError(Exception):
 def run(stage: Callable[[], None]) -> None:
     """Run a stage: one line on stderr and exit status 1 for bad input or a full disk.
 
-    Any other exception is a defect and keeps its traceback. On Linux the stage also dies with its parent, because
-    a stage that outlives a killed `dvc repro` would go on writing into outputs that nobody watches.
+    Any other exception is a defect and keeps its traceback. SIGTERM ends the stage like an exception does, so that
+    nothing half-written stays. On Linux the stage also gets it when its parent dies, because a stage that outlives a
+    killed `dvc repro` would go on writing into outputs that nobody watches.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if sys.platform == "linux":
         parent_death_signal = 1  # PR_SET_PDEATHSIG
         ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGTERM)
@@ -28,7 +30,7 @@ def run(stage: Callable[[], None]) -> None:
         if not disk_is_full(error):
             raise
         where = getattr(error, "filename", None) or "an output of this stage"
-        sys.exit(f"error: the disk is full while writing {where}; nothing was kept. Free some space and run again")
+        sys.exit(f"error: the disk is full while writing {where}; it was not kept. Free some space and run again")
 
 
 def disk_is_full(error: BaseException) -> bool:

@@ -57,7 +57,7 @@ def likelihoods(language_model: LanguageModel, table: pa.Table, progress: bool, 
     """Score answers, paraphrased answers and wrong answers of samples, all after the sample's own question.
 
     The truth ratio's correct answer is the paraphrased one; samples without paraphrase (the utility sets) use the
-    answer itself. Source: facts of TOFU (arXiv 2401.06121).
+    answer itself. Raises UserError when a score is not finite. Source: TOFU (arXiv 2401.06121).
     """
     rows = table.to_pylist()
     answers, correct, wrong = [], [], []
@@ -70,6 +70,9 @@ def likelihoods(language_model: LanguageModel, table: pa.Table, progress: bool, 
 
     scores = score(language_model, encode_pairs(language_model, answers + correct + wrong), progress, title)
     n, loss = len(rows), scores.loss()
+    if not np.isfinite(loss).all():
+        sample = (answers + correct + wrong)[int(np.argmin(np.isfinite(loss)))][0]
+        raise UserError(f"the model's score of {sample} is not finite; train with a lower learning rate (lr)")
     wrong_loss = np.full((n, max(counts)), np.nan)
     wrong_loss[np.arange(max(counts)) < np.array(counts)[:, None]] = loss[2 * n :]
     end = scores.bounds[n]

@@ -5,6 +5,7 @@ the resolved commit. `tif.json` in it says which, and how prompts are written, s
 """
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,11 +23,15 @@ from tif.tables import writing
 
 
 def prepare(compute: Compute) -> None:
-    """Fix what else could change bits: thread count and non-deterministic kernels."""
+    """Fix what else could change bits: thread count and non-deterministic kernels. Raises UserError without device."""
     torch.set_num_threads(compute.threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it only
     torch.use_deterministic_algorithms(True)
-    if compute.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("params.yaml: compute.device is cuda, but no CUDA device is available; set compute.device=cpu")
+    device = {"cuda": torch.cuda, "mps": torch.mps}.get(compute.device)
+    if device and not device.is_available():
+        raise UserError(
+            f"params.yaml: compute.device is {compute.device}, but no such device is available; set compute.device=cpu"
+        )
 
 
 @dataclass(frozen=True)

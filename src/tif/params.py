@@ -19,15 +19,15 @@ NO_SOURCE = "data/none"  # the committed empty file that stands for "no local so
 
 
 class Block(BaseModel):
-    """Base of every block's type: unknown keys are errors, types are not coerced, values are fixed once read."""
+    """Base of every block's type: unknown keys are errors, types are not coerced, numbers are finite, values fixed."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
 class Compute(Block):
     """`compute`: what changes the bits of every model output."""
 
-    device: str = Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")
+    device: str = Field(pattern=r"^(cpu|cuda|mps)$")
     threads: int = Field(ge=1)
 
 

@@ -70,7 +70,10 @@ class FlatTrainer(Trainer):
         """Print nothing: `log_rows` holds every step, and times do not belong to the output."""
 
     def _not_finite(self, tokens: AnswerTokens, batch: Batch) -> str:
-        bad = ~torch.isfinite(tokens.hidden.detach().sum(-1) + tokens.logit().detach())
+        everywhere = torch.ones_like(batch.forget)
+        with torch.no_grad():
+            scores = tokens.hidden.sum(-1) + tokens.logit() + tokens.nll(everywhere) + batch.reference_logit
+        bad = ~torch.isfinite(scores)
         where = bad.nonzero()[0, 0] if bad.any() else torch.tensor(0)
         sample = batch.sample_ids[int(batch.row[where])]
         return f"the loss is not finite at step {self.state.global_step}, sample {sample}; nothing was saved. {REMEDY}"

@@ -56,18 +56,14 @@ def forget_examples(
 
 
 def unwanted_spans(forget: pa.Table, spans: pa.Table) -> dict[str, list[masks.Span]]:
-    """Unwanted (start, end) spans of every forget sample. Raises UserError for spans of other rows or outside them."""
-    lengths = {key: len(text) for key, text in zip(forget["sample_id"].to_pylist(), forget["response"].to_pylist())}
-    found: dict[str, list[masks.Span]] = {key: [] for key in lengths}
-    for row in spans.select(["sample_id", "start", "end", "unwanted"]).to_pylist():
-        key, start, end = row["sample_id"], row["start"], row["end"]
-        if key not in lengths:
-            raise UserError(f"data/spans.parquet: sample {key} is not in the forget set; run the identify stage again")
-        if not 0 <= start <= end <= lengths[key]:
-            outside = f"span [{start}, {end}) lies outside its answer of {lengths[key]} characters"
-            raise UserError(f"data/spans.parquet: sample {key}: {outside}; run the identify stage again")
+    """Unwanted (start, end) spans of every forget sample. Raises UserError unless `spans` holds each of its words."""
+    answers = dict(zip(forget["sample_id"].to_pylist(), forget["response"].to_pylist(), strict=True))
+    rows = spans.to_pylist()
+    masks.check_rows(rows, answers, "data/spans.parquet (`dvc repro -f identify` makes it anew)")
+    found: dict[str, list[masks.Span]] = {key: [] for key in answers}
+    for row in rows:
         if row["unwanted"]:
-            found[key].append((start, end))
+            found[row["sample_id"]].append((row["start"], row["end"]))
     return found
 
 

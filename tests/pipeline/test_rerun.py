@@ -3,12 +3,29 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 AFTER_UNLEARN = {"unlearn", "evaluate@unlearned", "report"}
 MODELS = {"finetune@target", "finetune@retain", "reference", "evaluate@target", "evaluate@retain"}
 NOTHING = (set(), set())
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file, or a folder with all that is in it."""
+    for file in [source] if source.is_file() else source.rglob("*"):
+        if file.is_file():
+            place = target / file.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
+
+
+def contents(path: Path) -> dict[Path, bytes]:
+    """Bytes of a file, or of every file below a folder."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return {file.relative_to(path): file.read_bytes() for file in files}
 
 
 @pytest.fixture
@@ -96,6 +113,37 @@ def test_one_byte_of_a_local_source_reruns_the_stage_that_reads_it(settings):
     assert executed >= {"identify"}
     assert not executed & ({"download"} | MODELS)
     source.unlink()
+
+
+def test_one_byte_of_a_local_benchmark_reruns_the_download(settings):
+    source = settings.folder / "local.txt"
+    source.write_text("not read by the fictitious benchmark, but declared")
+    settings.change(**{"benchmark.source": "local.txt"})
+    executed, _ = settings.repro()
+    assert executed == {"download"}
+    source.write_text("changed")
+    executed, _ = settings.repro()
+    assert executed == {"download"}
+    source.unlink()
+
+
+def test_a_stage_needs_only_what_it_declares(clone, tmp_path):
+    """Every stage, alone in a folder with its declared dependencies and nothing else, makes the same outputs."""
+    lock = YAML(typ="safe").load(clone.folder / "dvc.lock")["stages"]
+    assert len(lock) == 10
+    for name, stage in lock.items():
+        folder = tmp_path / name
+        for init in clone.folder.glob("src/tif/**/__init__.py"):
+            if not init.stat().st_size:  # an empty file makes a package and is no dependency
+                copy(init, folder / init.relative_to(clone.folder))
+        for dep in stage["deps"]:
+            copy(clone.folder / dep["path"], folder / dep["path"])
+        copy(clone.folder / "params.yaml", folder / "params.yaml")
+        alone = type(clone).__new__(type(clone))
+        alone.folder = folder
+        alone.run(*stage["cmd"].split())
+        for out in stage["outs"]:
+            assert contents(folder / out["path"]) == contents(clone.folder / out["path"]), f"{name}: {out['path']}"
 
 
 def test_experiments_and_diffs(clone):
