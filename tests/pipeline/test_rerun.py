@@ -115,6 +115,23 @@ def test_one_byte_of_a_local_source_reruns_the_stage_that_reads_it(settings):
     source.unlink()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("unlearn.method", "tpoo", "src/tif/methods/tpoo.py"),
+        ("model.name", "nope", "'nope'"),
+        ("benchmark.source", "/nowhere", "/nowhere"),
+    ],
+)
+def test_dvc_names_what_does_not_exist(settings, key, value, named):
+    """Before any stage runs: dvc.yaml builds paths and blocks from these names."""
+    settings.change(**{key: value})
+    done = settings.run("dvc", "repro", check=False)
+    assert done.returncode
+    assert named in done.stderr
+    assert "Running stage" not in done.stdout
+
+
 def test_one_byte_of_a_local_benchmark_reruns_the_download(settings):
     source = settings.folder / "local.txt"
     source.write_text("not read by the fictitious benchmark, but declared")
