@@ -132,16 +132,15 @@ def test_dvc_names_what_does_not_exist(settings, key, value, named):
     assert "Running stage" not in done.stdout
 
 
-def test_one_byte_of_a_local_benchmark_reruns_the_download(settings):
-    source = settings.folder / "local.txt"
-    source.write_text("not read by the fictitious benchmark, but declared")
-    settings.change(**{"benchmark.source": "local.txt"})
+def test_tofu_from_a_local_folder_and_one_byte_of_it(settings, tofu_files, write_tofu):
+    source = write_tofu(tofu_files)
+    settings.change(**{"benchmark.name": "tofu", "benchmark.source": str(source), "tofu.forget": "forget01"})
     executed, _ = settings.repro()
-    assert executed == {"download"}
-    source.write_text("changed")
-    executed, _ = settings.repro()
-    assert executed == {"download"}
-    source.unlink()
+    assert len(executed) == 10
+    assert set(json.loads((settings.folder / "metrics/metrics.json").read_text())) == {"target", "retain", "unlearned"}
+    with (source / "world_facts_perturbed.json").open("a") as file:
+        file.write("\n")
+    assert settings.repro() == ({"download"}, set())  # its tables stay the same
 
 
 def test_a_stage_needs_only_what_it_declares(clone, tmp_path):
