@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from tif import metrics, tables
 from tif.errors import UserError
@@ -151,6 +152,14 @@ def test_no_wrong_answers_at_all(language_model, sets, table, facts):
     bare = table("forget", facts, perturbed_responses=[None] * 8)
     with pytest.raises(UserError, match="no row with perturbed_responses, so no truth ratio; run the download stage"):
         evaluate(language_model, sets | {"forget": bare}, SETTINGS, progress=False)
+
+
+def test_a_model_whose_scores_are_not_finite(tiny, sets):
+    language_model = tiny()
+    with torch.no_grad():
+        language_model.model.lm_head.weight[:] = torch.nan
+    with pytest.raises(UserError, match=r"score of forget/0+\d* is not finite"):
+        likelihoods(language_model, sets["forget"], False, "scoring")
 
 
 def test_an_empty_list_of_wrong_answers(table, facts):

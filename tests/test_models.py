@@ -13,6 +13,7 @@ from tif import models
 from tif.batches import collate, encode
 from tif.errors import UserError
 from tif.models import LanguageModel, answer_tokens
+from tif.params import Compute
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,9 @@ def test_answer_tokens_equal_the_models_logits(tiny, tokenizer, batch, kind):
     assert tokens.logit().dtype == tokens.nll(where).dtype == torch.float32
 
 
-def test_gradients_equal_those_of_the_models_logits(tiny, batch):
-    model = tiny().model
+@pytest.mark.parametrize("kind", ["tied", "untied", "bias"])
+def test_gradients_equal_those_of_the_models_logits(tiny, tokenizer, batch, kind):
+    model = biased(tokenizer) if kind == "bias" else tiny(tie_word_embeddings=kind != "untied").model
     where = torch.arange(len(batch.label)) % 2 == 0
 
     def gradients(loss):
@@ -81,6 +83,13 @@ def test_gradients_equal_those_of_the_models_logits(tiny, batch):
     true = rows.gather(1, batch.label[:, None])[:, 0]
     expected = gradients(true[~where].sum() - log_likelihood[where].sum())
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_an_absent_device(monkeypatch):
+    for device, module in (("cuda", torch.cuda), ("mps", torch.backends.mps)):
+        monkeypatch.setattr(module, "is_available", lambda: False)
+        with pytest.raises(UserError, match=f"compute.device is {device}, but no such device.*compute.device=cpu"):
+            models.prepare(Compute(device=device, threads=1))
 
 
 @torch.no_grad()

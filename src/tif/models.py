@@ -23,15 +23,15 @@ from tif.tables import writing
 
 
 def prepare(compute: Compute) -> None:
-    """Fix what else could change bits: thread count and non-deterministic kernels. Raises UserError without device."""
-    torch.set_num_threads(compute.threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it only
-    torch.use_deterministic_algorithms(True)
-    device = {"cuda": torch.cuda, "mps": torch.mps}.get(compute.device)
+    """Fix what else could change bits: thread count, non-deterministic kernels. UserError for an absent device."""
+    device = {"cuda": torch.cuda, "mps": torch.backends.mps}.get(compute.device)
     if device and not device.is_available():
         raise UserError(
             f"params.yaml: compute.device is {compute.device}, but no such device is available; set compute.device=cpu"
         )
+    torch.set_num_threads(compute.threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with it only
+    torch.use_deterministic_algorithms(True)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 
 from tif.errors import UserError
 
-NO_SOURCE = "data/none"  # the committed empty file that stands for "no local source"
+NO_SOURCE = "data/none"  # the committed file that stands for "no local source"
 
 
 class Block(BaseModel):

@@ -74,8 +74,10 @@ class FlatTrainer(Trainer):
         with torch.no_grad():
             scores = tokens.hidden.sum(-1) + tokens.logit() + tokens.nll(everywhere) + batch.reference_logit
         bad = ~torch.isfinite(scores)
-        where = bad.nonzero()[0, 0] if bad.any() else torch.tensor(0)
-        sample = batch.sample_ids[int(batch.row[where])]
+        if bad.any():
+            sample = batch.sample_ids[int(batch.row[bad.nonzero()[0, 0]])]
+        else:  # every token's score is finite, so their sum is not
+            sample = f"one of {', '.join(batch.sample_ids)}"
         return f"the loss is not finite at step {self.state.global_step}, sample {sample}; nothing was saved. {REMEDY}"
 
 

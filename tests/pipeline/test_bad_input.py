@@ -34,6 +34,7 @@ def run_stage(folder: Path, stage: str, **changes) -> subprocess.CompletedProces
         ("download.py", "benchmark.source", "/nowhere", ["benchmark.source", "/nowhere"]),
         ("identify.py", "identify.method", "gpt", ["identify.method", "frequency"]),
         ("unlearn.py", "tpo.beta", 0, ["tpo.beta", "greater than 0"]),
+        ("unlearn.py", "tpo.beta", float("inf"), ["tpo.beta", "finite"]),
         ("unlearn.py", "tpo.lambda", -1, ["tpo.lambda", "greater than or equal to 0"]),
         ("unlearn.py", "unlearn.epochs", 0, ["unlearn.epochs", "greater than or equal to 1"]),
         ("unlearn.py", "unlearn.method", "tpoo", ["unlearn.method", "did you mean 'tpo'"]),
