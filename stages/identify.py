@@ -1,5 +1,9 @@
-"""Stage identify: which words of the forget answers are unwanted."""
+"""Stage identify: which words of the forget answers are unwanted.
 
+`--estimate` prints what the paid identifier would ask for, and its price, and writes nothing.
+"""
+
+import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -7,26 +11,46 @@ from pathlib import Path
 import pyarrow as pa
 
 from tif import masks, params, tables
-from tif.errors import run
+from tif.errors import UserError, run
+from tif.identify import Resources
 
 FORGET = Path("data/benchmark/forget.parquet")
 RETAIN = Path("data/benchmark/retain.parquet")
 SPANS = Path("data/spans.parquet")
 SUMMARY = Path("metrics/identify.json")
+RECORD = Path("data/identifier.json")
 
 
 def main() -> None:
-    """Write data/spans.parquet and metrics/identify.json."""
+    """Write data/spans.parquet, data/identifier.json and metrics/identify.json; with --estimate print only."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--estimate", action="store_true", help="print rows, requests, tokens and cost; request nothing"
+    )
+    estimate = parser.parse_args().estimate
     choice = params.read("identify", params.IdentifyChoice)
     identifier = params.choose("identify", choice.method, "identify.method")
     settings = params.read(choice.method, identifier.Settings)
-    source = params.local_source(choice.source, "identify.source")
+    resources = Resources(
+        source=params.local_source(choice.source, "identify.source"),
+        compute=params.read("compute", params.Compute),
+        progress=params.read("runtime", params.Runtime).progress,
+    )
     forget, retain = tables.read(FORGET, tables.SAMPLES), tables.read(RETAIN, tables.SAMPLES)
-    rows, metadata = identifier.identify(forget, retain, settings, source)
-    masks.check_rows(rows, responses(forget), f"identify.method = {choice.method}")
-    metadata = {"identifier": choice.method, **metadata, "settings": json.dumps(settings.model_dump(by_alias=True))}
-    tables.write(SPANS, rows, tables.SPANS, metadata)
-    tables.write_text(SUMMARY, json.dumps({"method": choice.method, **summary(forget, rows)}, indent=2) + "\n")
+    if estimate:
+        if not hasattr(identifier, "estimate"):
+            raise UserError(f"--estimate: identify.method = {choice.method} costs nothing; only openai has a price")
+        print(identifier.estimate(forget, settings))
+        return
+    found = identifier.identify(forget, retain, settings, resources)
+    masks.check_rows(found.rows, responses(forget), f"identify.method = {choice.method}")
+    settings_json = settings.model_dump(by_alias=True, mode="json")
+    metadata = {"identifier": choice.method, **found.metadata, "settings": json.dumps(settings_json)}
+    record = {"identifier": choice.method, **found.metadata, "settings": settings_json, **found.record}
+    metrics = {"method": choice.method, **summary(forget, found.rows), **found.counts}
+    tables.write(SPANS, found.rows, tables.SPANS, metadata)
+    tables.write_text(RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    tables.write_text(SUMMARY, json.dumps(metrics, indent=2) + "\n")
 
 
 def responses(forget: pa.Table) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tif.errors import UserError
-from tif.identify import file
+from tif.identify import Resources, file
 from tif.params import validate
 
 TARGET = file.Settings(unwanted="target_words", punctuation=False)
@@ -44,11 +44,12 @@ def unwanted(rows):
 
 def test_target_words(samples, annotate):
     path = annotate(row(target_words=[listed("New York"), listed("家")]))
-    rows, metadata = file.identify(samples((QUESTION, ANSWER)), samples(), TARGET, path)
+    found = file.identify(samples((QUESTION, ANSWER)), samples(), TARGET, Resources(path))
+    rows = found.rows
     assert unwanted(rows) == ["New", "York", "家"]
     assert [item["text"] for item in rows] == ["She's", "from", "New", "York", ",", "作", "家", "."]
     assert [item["score"] for item in rows] == [float(item["unwanted"]) for item in rows]
-    assert metadata == {"version": "1", "annotation_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert found.metadata == {"version": "1", "annotation_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 @pytest.mark.parametrize(
@@ -58,20 +59,22 @@ def test_the_complement_of_common_words(samples, annotate, punctuation, expected
     # "She" covers a part of the word "She's", which is enough to make it general.
     path = annotate(row(common_words=[listed("She"), listed("from")]))
     settings = COMPLEMENT.model_copy(update={"punctuation": punctuation})
-    rows, _ = file.identify(samples((QUESTION, ANSWER)), samples(), settings, path)
+    rows = file.identify(samples((QUESTION, ANSWER)), samples(), settings, Resources(path)).rows
     assert unwanted(rows) == expected
 
 
 def test_an_empty_list_is_an_annotation(samples, annotate):
     forget = samples((QUESTION, ANSWER))
-    assert unwanted(file.identify(forget, samples(), TARGET, annotate(row(target_words=[])))[0]) == []
-    rows, _ = file.identify(forget, samples(), COMPLEMENT, annotate(row(common_words=[])))
+    assert unwanted(file.identify(forget, samples(), TARGET, Resources(annotate(row(target_words=[])))).rows) == []
+    rows = file.identify(forget, samples(), COMPLEMENT, Resources(annotate(row(common_words=[])))).rows
     assert unwanted(rows) == ["She's", "from", "New", "York", "作", "家"]
 
 
 def test_other_rows_order_and_repetition_do_not_matter(samples, annotate):
     mine, other = row(target_words=[listed("York")]), {"question": "?", "answer": "x", "target_words": []}
-    rows, _ = file.identify(samples((QUESTION, ANSWER)), samples(), TARGET, annotate(other, "", mine, mine))
+    rows = file.identify(
+        samples((QUESTION, ANSWER)), samples(), TARGET, Resources(annotate(other, "", mine, mine))
+    ).rows
     assert unwanted(rows) == ["York"]
 
 
@@ -79,7 +82,10 @@ def test_rows_are_matched_by_question_and_answer(samples, annotate):
     forget = samples(*((f"question {i}", "An answer.") for i in range(5)), (QUESTION, ANSWER))
     with pytest.raises(UserError) as error:
         file.identify(
-            forget, samples(), TARGET, annotate(row(target_words=[]), row(question="question 1", target_words=[]))
+            forget,
+            samples(),
+            TARGET,
+            Resources(annotate(row(target_words=[]), row(question="question 1", target_words=[]))),
         )
     assert "5 of 6 forget rows" in str(error.value)
     assert [f"question {i}" in str(error.value) for i in range(5)] == [True, True, True, False, False]
@@ -109,22 +115,22 @@ def test_rows_are_matched_by_question_and_answer(samples, annotate):
 )
 def test_a_bad_line_is_named(samples, annotate, line, message):
     with pytest.raises(UserError) as error:
-        file.identify(samples((QUESTION, ANSWER)), samples(), TARGET, annotate(row(target_words=[]), line))
+        file.identify(samples((QUESTION, ANSWER)), samples(), TARGET, Resources(annotate(row(target_words=[]), line)))
     assert message in str(error.value) and "words.jsonl" in str(error.value)
 
 
 def test_the_complement_needs_common_words(samples, annotate):
     with pytest.raises(UserError, match="line 1: field 'common_words' is missing"):
-        file.identify(samples((QUESTION, ANSWER)), samples(), COMPLEMENT, annotate(row(target_words=[])))
+        file.identify(samples((QUESTION, ANSWER)), samples(), COMPLEMENT, Resources(annotate(row(target_words=[]))))
 
 
 def test_a_file_that_is_not_text_or_not_there(samples, tmp_path):
     (tmp_path / "words.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not a UTF-8 text file"):
-        file.identify(samples((QUESTION, ANSWER)), samples(), TARGET, tmp_path / "words.jsonl")
+        file.identify(samples((QUESTION, ANSWER)), samples(), TARGET, Resources(tmp_path / "words.jsonl"))
     for source in (None, tmp_path):
         with pytest.raises(UserError, match=r"set identify\.source to a file of JSON lines"):
-            file.identify(samples((QUESTION, ANSWER)), samples(), TARGET, source)
+            file.identify(samples((QUESTION, ANSWER)), samples(), TARGET, Resources(source))
 
 
 def test_settings_are_checked():

@@ -9,7 +9,7 @@ import pytest
 from tif import tables
 from tif.benchmarks import tofu
 from tif.errors import UserError
-from tif.identify import frequency
+from tif.identify import Resources, frequency
 from tif.identify.file import Settings as FileSettings
 from tif.identify.file import identify as from_file
 from tif.masks import agreement
@@ -28,7 +28,8 @@ def test_document_frequency_by_hand(samples):
         ("?", "The one writes, writes poems."), ("?", "The other WRITES."), ("?", "The third."), ("?", "the 4th")
     )
     forget = samples(("Who is Anna?", "Anna writes the sagas, poems."))
-    rows, metadata = frequency.identify(forget, retain, frequency.Settings(threshold=0.25), None)
+    found = frequency.identify(forget, retain, frequency.Settings(threshold=0.25), Resources())
+    rows = found.rows
     assert [(row["text"], row["unwanted"], row["score"]) for row in rows] == [
         ("Anna", False, 0.0),  # in the question
         ("writes", False, 0.5),
@@ -38,7 +39,7 @@ def test_document_frequency_by_hand(samples):
         ("poems", True, 0.75),  # the threshold itself still counts
         (".", False, 0.0),
     ]
-    assert metadata == {"version": "1"}
+    assert found.metadata == {"version": "1"}
 
 
 @pytest.mark.parametrize(
@@ -47,17 +48,20 @@ def test_document_frequency_by_hand(samples):
 )
 def test_the_threshold(samples, threshold, expected):
     retain = samples(("?", "the writes poems"), ("?", "the writes"), ("?", "the"), ("?", "the"))
-    rows, _ = frequency.identify(
-        samples(("Anna?", "Anna writes the sagas, poems.")), retain, frequency.Settings(threshold=threshold), None
-    )
+    rows = frequency.identify(
+        samples(("Anna?", "Anna writes the sagas, poems.")),
+        retain,
+        frequency.Settings(threshold=threshold),
+        Resources(),
+    ).rows
     assert unwanted(rows) == expected
 
 
 def test_the_parts_of_a_compound_share_one_fate(samples):
     retain = samples(("?", "Yun and Hwa and well"), ("?", "Yun, Hwa, known"))
-    rows, _ = frequency.identify(
-        samples(("?", "Yun-Hwa - known well")), retain, frequency.Settings(threshold=0.4), None
-    )
+    rows = frequency.identify(
+        samples(("?", "Yun-Hwa - known well")), retain, frequency.Settings(threshold=0.4), Resources()
+    ).rows
     assert [(row["text"], row["unwanted"]) for row in rows] == [
         ("Yun", True), ("-", True), ("Hwa", True), ("-", False), ("known", False), ("well", False)
     ]  # fmt: skip
@@ -80,15 +84,15 @@ def test_lookup_forms(text, forms):
 
 
 def test_case_is_ignored_in_the_question_too(samples):
-    rows, _ = frequency.identify(
-        samples(("ANNA?", "anna")), samples(("?", "x")), frequency.Settings(threshold=0.5), None
-    )
+    rows = frequency.identify(
+        samples(("ANNA?", "anna")), samples(("?", "x")), frequency.Settings(threshold=0.5), Resources()
+    ).rows
     assert unwanted(rows) == []
 
 
 def test_an_empty_retain_set(samples):
     with pytest.raises(UserError, match="the retain set is empty"):
-        frequency.identify(samples(("?", "x")), samples(), frequency.Settings(threshold=0.1), None)
+        frequency.identify(samples(("?", "x")), samples(), frequency.Settings(threshold=0.1), Resources())
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, "x", None])
@@ -111,7 +115,7 @@ def test_agreement_with_the_published_spans(forget, f1, row_jaccard):
         FileSettings(unwanted="target_words", punctuation=False),
         REAL / f"{forget}_words_gpt.jsonl",
     )
-    found, _ = frequency.identify(forget_set, retain_set, frequency.Settings(threshold=0.05), None)
+    found = frequency.identify(forget_set, retain_set, frequency.Settings(threshold=0.05), Resources()).rows
 
     def spans(rows):
         return [

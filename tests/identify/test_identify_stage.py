@@ -24,6 +24,8 @@ def stage(tmp_path, samples):
             "frequency": {"threshold": 0.5},
             "gold": {},
             "all": {},
+            "compute": {"device": "cpu", "threads": 1},
+            "runtime": {"progress": False},
             "file": {"unwanted": "target_words", "punctuation": False},
             **blocks,
         }

@@ -3,10 +3,9 @@
 With it the token-targeted methods fall back to the sample level: the baseline that shows what targeting is worth.
 """
 
-from pathlib import Path
-
 import pyarrow as pa
 
+from tif.identify import Found, Resources
 from tif.masks import word_rows, words
 from tif.params import Block
 
@@ -15,13 +14,13 @@ class Settings(Block):
     """The block `all`, which has no keys."""
 
 
-def identify(forget: pa.Table, retain: pa.Table, settings: Settings, source: Path | None) -> tuple[list[dict], dict]:
+def identify(forget: pa.Table, retain: pa.Table, settings: Settings, resources: Resources) -> Found:
     """Rows of `tables.SPANS` with every word unwanted and score 1, and their metadata.
 
-    forget: the forget set (`tables.SAMPLES`); `retain` and `source` are not used.
+    forget: the forget set (`tables.SAMPLES`); `retain` and `resources` are not used.
     """
     rows = []
     for sample in forget.select(["sample_id", "response"]).to_pylist():
         count = len(words(sample["response"]))
         rows += word_rows(sample["sample_id"], sample["response"], [True] * count, [1.0] * count)
-    return rows, {"version": "1"}
+    return Found(rows, {"version": "1"})

@@ -12,6 +12,7 @@ from typing import Literal
 import pyarrow as pa
 
 from tif.errors import UserError
+from tif.identify import Found, Resources
 from tif.masks import Span, is_punctuation, overlapping, word_rows, words
 from tif.params import Block
 
@@ -27,15 +28,16 @@ class Settings(Block):
     punctuation: bool
 
 
-def identify(forget: pa.Table, retain: pa.Table, settings: Settings, source: Path | None) -> tuple[list[dict], dict]:
+def identify(forget: pa.Table, retain: pa.Table, settings: Settings, resources: Resources) -> Found:
     """Rows of `tables.SPANS` with score 1 for unwanted words and 0 for the others, and their metadata.
 
     A word of the answer counts as listed when it overlaps a listed span. Rows are matched by question and answer;
     annotations of other rows are ignored. forget: the forget set (`tables.SAMPLES`); `retain` is not used.
-    source: the annotation file.
+    resources.source: the annotation file.
     Raises UserError naming the line for a damaged line, a missing field, and offsets that lie outside the answer or do
     not hold the word; naming the first three forget rows without an annotation.
     """
+    source = resources.source
     if source is None or not source.is_file():
         raise UserError(
             "identify.method = file needs an annotation: set identify.source to a file of JSON lines with"
@@ -61,7 +63,7 @@ def identify(forget: pa.Table, retain: pa.Table, settings: Settings, source: Pat
                 for common, (start, end) in zip(unwanted, words(text), strict=True)
             ]
         rows += word_rows(sample["sample_id"], text, unwanted, [float(flag) for flag in unwanted])
-    return rows, {"version": "1", "annotation_sha256": hashlib.sha256(content).hexdigest()}
+    return Found(rows, {"version": "1", "annotation_sha256": hashlib.sha256(content).hexdigest()})
 
 
 def _field(settings: Settings) -> str:

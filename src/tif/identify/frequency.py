@@ -7,12 +7,12 @@ rare.
 
 import re
 from collections import Counter
-from pathlib import Path
 
 import pyarrow as pa
 from pydantic import Field
 
 from tif.errors import UserError
+from tif.identify import Found, Resources
 from tif.masks import is_punctuation, word_rows, words
 from tif.params import Block
 
@@ -28,7 +28,7 @@ class Settings(Block):
     threshold: float = Field(ge=0, le=1)
 
 
-def identify(forget: pa.Table, retain: pa.Table, settings: Settings, source: Path | None) -> tuple[list[dict], dict]:
+def identify(forget: pa.Table, retain: pa.Table, settings: Settings, resources: Resources) -> Found:
     """Rows of `tables.SPANS`, and their metadata.
 
     With w the looked-up form of a word (see `lookup_forms`) and df(w) the share of retain answers that hold w:
@@ -36,7 +36,7 @@ def identify(forget: pa.Table, retain: pa.Table, settings: Settings, source: Pat
         unwanted = w has a letter or digit, w is not in the question, and df(w) <= threshold
         score    = 1 - df(w), or 0 for a word of the question and for punctuation
 
-    forget, retain: the two sets (`tables.SAMPLES`); `source` is not used.
+    forget, retain: the two sets (`tables.SAMPLES`); `resources` is not used.
     Raises UserError when the retain set is empty.
     """
     if not retain.num_rows:
@@ -53,7 +53,7 @@ def identify(forget: pa.Table, retain: pa.Table, settings: Settings, source: Pat
             unwanted.append(candidate and share <= settings.threshold)
             scores.append(1.0 - share if candidate else 0.0)
         rows += word_rows(sample["sample_id"], sample["response"], unwanted, scores)
-    return rows, {"version": "1"}
+    return Found(rows, {"version": "1"})
 
 
 def lookup_forms(text: str) -> list[str]:

@@ -1,10 +1,9 @@
 """The identifier `gold`: unwanted is what the benchmark itself marks as the fact. The upper bound for the others."""
 
-from pathlib import Path
-
 import pyarrow as pa
 
 from tif.errors import UserError
+from tif.identify import Found, Resources
 from tif.masks import overlapping, word_rows
 from tif.params import Block
 
@@ -13,10 +12,10 @@ class Settings(Block):
     """The block `gold`, which has no keys."""
 
 
-def identify(forget: pa.Table, retain: pa.Table, settings: Settings, source: Path | None) -> tuple[list[dict], dict]:
+def identify(forget: pa.Table, retain: pa.Table, settings: Settings, resources: Resources) -> Found:
     """Rows of `tables.SPANS`: a word is unwanted when it overlaps a gold span; score 1 or 0. And their metadata.
 
-    forget: the forget set (`tables.SAMPLES`); `retain` and `source` are not used.
+    forget: the forget set (`tables.SAMPLES`); `retain` and `resources` are not used.
     Raises UserError when a sample has no gold spans.
     """
     rows = []
@@ -29,4 +28,4 @@ def identify(forget: pa.Table, retain: pa.Table, settings: Settings, source: Pat
         spans = [(span["start"], span["end"]) for span in sample["gold_spans"]]
         unwanted = overlapping(sample["response"], spans)
         rows += word_rows(sample["sample_id"], sample["response"], unwanted, [float(flag) for flag in unwanted])
-    return rows, {"version": "1"}
+    return Found(rows, {"version": "1"})
