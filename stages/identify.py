@@ -5,7 +5,8 @@
 
 import argparse
 import json
-from dataclasses import asdict
+from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 
 import pyarrow as pa
@@ -62,33 +63,41 @@ def summary(forget: pa.Table, rows: list[dict]) -> dict:
     """What metrics/identify.json says about spans.
 
     `rows`: forget samples; `words`: their words; `unwanted_share`: share of the non-space characters that are unwanted;
-    `rows_without_unwanted`; `rows_only_punctuation`: samples whose unwanted words hold no letter or digit;
-    `agreement` with the gold spans (`masks.agreement`), null when a sample has none.
+    from `masks.lint`: `rows_without_unwanted`, `rows_only_punctuation` (no letter or digit is unwanted) and
+    `rows_unusual_share` (the unwanted share is far from that of the other samples);
+    `agreement` with the gold spans (see `agreement_with_gold`).
     """
     texts = responses(forget)
-    unwanted: dict[str, list[dict]] = {sample_id: [] for sample_id in texts}
-    for row in rows:
-        if row["unwanted"]:
-            unwanted[row["sample_id"]].append(row)
-    spans = {sample_id: [(row["start"], row["end"]) for row in some] for sample_id, some in unwanted.items()}
     characters = sum(not character.isspace() for text in texts.values() for character in text)
-    marked = sum(sum(masks.mark(texts[sample_id], some)) for sample_id, some in spans.items())
-    marks_only = sum(
-        bool(some) and masks.is_punctuation("".join(row["text"] for row in some)) for some in unwanted.values()
-    )
-    gold = forget.column("gold_spans").to_pylist()
-    agreement = None
-    if all(some is not None for some in gold):
-        true = [[(span["start"], span["end"]) for span in some] for some in gold]
-        found = masks.agreement(list(texts.values()), list(spans.values()), true)
-        agreement = {name: round(value, 6) for name, value in asdict(found).items()}
+    marked = sum(not character.isspace() for row in rows if row["unwanted"] for character in row["text"])
+    kinds = Counter(finding.kind for finding in masks.lint(rows, texts))
     return {
         "rows": len(texts),
         "words": len(rows),
         "unwanted_share": round(marked / characters, 6) if characters else 0.0,
-        "rows_without_unwanted": sum(not some for some in unwanted.values()),
-        "rows_only_punctuation": marks_only,
-        "agreement": agreement,
+        "rows_without_unwanted": kinds["without_unwanted"],
+        "rows_only_punctuation": kinds["only_punctuation"],
+        "rows_unusual_share": kinds["share_outlier"],
+        "agreement": agreement_with_gold(forget, rows),
+    }
+
+
+def agreement_with_gold(forget: pa.Table, rows: list[dict]) -> dict[str, float] | None:
+    """`masks.agreement` with the gold spans on characters; `f1_low` and `f1_high` are the interval over groups.
+
+    None when a sample has no gold spans.
+    """
+    samples = forget.select(["sample_id", "group", "response", "gold_spans"]).to_pylist()
+    if any(sample["gold_spans"] is None for sample in samples):
+        return None
+    gold = []
+    for sample in samples:
+        spans = [(span["start"], span["end"]) for span in sample["gold_spans"]]
+        gold += masks.span_rows(sample["sample_id"], sample["response"], spans)
+    found = masks.agreement(rows, gold, {sample["sample_id"]: sample["group"] for sample in samples}).characters
+    scores = {field.name: getattr(found, field.name).value for field in fields(found)}
+    return {
+        name: round(value, 6) for name, value in {**scores, "f1_low": found.f1.low, "f1_high": found.f1.high}.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""Words, projection to tokens and agreement, on awkward strings and by hand."""
+"""Words and their projection to tokens, on awkward strings and by hand."""
 
 import random
 from itertools import pairwise
@@ -6,7 +6,6 @@ from itertools import pairwise
 import pytest
 
 from tif import masks
-from tif.masks import Agreement
 
 TEXTS = [
     "",
@@ -126,42 +125,8 @@ def test_word_rows():
         masks.word_rows("forget/0001", "Hi you", [True], [1.0])
 
 
-def test_agreement_by_hand():
-    # Letters: "abc" predicted, "bcd" true, over "ab cd": P = {a, b, c}, T = {b, c, d}, both = 2.
-    found = masks.agreement(["ab cd."], [[(0, 4)]], [[(1, 6)]])
-    assert found == Agreement(precision=2 / 3, recall=2 / 3, f1=2 / 3, jaccard=2 / 4)
-
-
-def test_agreement_is_micro():
-    # 1 of 1 in the first text and 1 of 9 in the second: 2 of 10 predicted, 2 of 2 true.
-    found = masks.agreement(["a", "b" * 9], [[(0, 1)], [(0, 9)]], [[(0, 1)], [(0, 1)]])
-    assert found == Agreement(precision=0.2, recall=1.0, f1=4 / 12, jaccard=0.2)
-
-
-@pytest.mark.parametrize(
-    ("predicted", "true", "expected"),
-    [
-        ([], [], Agreement(1.0, 1.0, 1.0, 1.0)),
-        ([(3, 4)], [], Agreement(1.0, 1.0, 1.0, 1.0)),  # only punctuation: no letter on either side
-        ([(0, 3)], [], Agreement(0.0, 0.0, 0.0, 0.0)),
-        ([], [(0, 3)], Agreement(0.0, 0.0, 0.0, 0.0)),
-    ],
-)
-def test_agreement_with_nothing_to_count(predicted, true, expected):
-    assert masks.agreement(["abc."], [predicted], [true]) == expected
-
-
-def test_agreement_is_symmetric_up_to_precision_and_recall():
-    generator = random.Random(1)
-    for _ in range(20):
-        first = [random_ranges(generator, len(text), 2) for text in TEXTS]
-        second = [random_ranges(generator, len(text), 2) for text in TEXTS]
-        one, other = masks.agreement(TEXTS, first, second), masks.agreement(TEXTS, second, first)
-        assert (one.precision, one.recall) == (other.recall, other.precision)
-        assert (one.f1, one.jaccard) == (other.f1, other.jaccard)
-        assert one.f1 == pytest.approx(2 * one.jaccard / (1 + one.jaccard))
-
-
-def test_agreement_needs_spans_for_every_text():
-    with pytest.raises(ValueError, match="zip"):
-        masks.agreement(["a", "b"], [[]], [[], []])
+def test_span_rows_mark_the_words_that_a_span_touches():
+    rows = masks.span_rows("forget/0001", "Hi you.", [(4, 5)])
+    assert [(row["text"], row["unwanted"], row["score"]) for row in rows] == [
+        ("Hi", False, 0.0), ("you", True, 1.0), (".", False, 0.0)
+    ]  # fmt: skip

@@ -1,5 +1,7 @@
 """The frequency identifier, by hand and against the published annotation of TOFU."""
 
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -109,21 +111,18 @@ def test_agreement_with_the_published_spans(forget, f1, row_jaccard):
     settings = tofu.Settings(forget=forget, repository="locuslab/TOFU", revision="main")
     built, _ = tofu.build(settings, REAL)
     forget_set, retain_set = (pa.Table.from_pylist(built[name], schema=tables.SAMPLES) for name in ("forget", "retain"))
-    published, _ = from_file(
+    published = from_file(
         forget_set,
         retain_set,
         FileSettings(unwanted="target_words", punctuation=False),
-        REAL / f"{forget}_words_gpt.jsonl",
-    )
+        Resources(REAL / f"{forget}_words_gpt.jsonl"),
+    ).rows
     found = frequency.identify(forget_set, retain_set, frequency.Settings(threshold=0.05), Resources()).rows
 
-    def spans(rows):
-        return [
-            [(row["start"], row["end"]) for row in rows if row["sample_id"] == sample["sample_id"] and row["unwanted"]]
-            for sample in built["forget"]
-        ]
+    def by_sample(rows):
+        return [list(some) for _, some in groupby(rows, key=itemgetter("sample_id"))]
 
-    texts, predicted, true = [row["response"] for row in built["forget"]], spans(found), spans(published)
-    assert agreement(texts, predicted, true).f1 == pytest.approx(f1, abs=1e-3)
-    rows = zip(texts, predicted, true, strict=True)
-    assert np.mean([agreement([a], [b], [c]).jaccard for a, b, c in rows]) == pytest.approx(row_jaccard, abs=1e-3)
+    assert agreement(found, published).characters.f1.value == pytest.approx(f1, abs=1e-3)
+    pairs = zip(by_sample(found), by_sample(published), strict=True)
+    jaccard = [agreement(a, b, draws=1).characters.jaccard.value for a, b in pairs]
+    assert np.mean(jaccard) == pytest.approx(row_jaccard, abs=1e-3)

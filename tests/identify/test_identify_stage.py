@@ -50,7 +50,8 @@ def test_outputs(stage, tmp_path):
     found = [(row["text"], row["unwanted"], row["score"]) for row in spans.to_pylist()]
     assert found == [("Anna", True, 1.0), ("is", False, 0.0), ("30", True, 1.0), (".", False, 0.0)]
     assert spans.schema.metadata == {b"identifier": b"frequency", b"version": b"1", b"settings": b'{"threshold": 0.5}'}
-    # Unwanted: "Anna" and "30" of the 9 characters "Annais30."; gold: "Anna"; so 4 of 6, and 4 of 4.
+    # Unwanted: "Anna" and "30" of the 9 characters "Annais30."; gold: "Anna"; so 4 of 6, and 4 of 4. Of 8 letters and
+    # digits 6 agree; by chance (6 * 4 + 2 * 4) / 64 = 1/2, so kappa is (3/4 - 1/2) / (1 - 1/2). One group: no spread.
     assert json.loads((tmp_path / "metrics/identify.json").read_text()) == {
         "method": "frequency",
         "rows": 1,
@@ -58,7 +59,16 @@ def test_outputs(stage, tmp_path):
         "unwanted_share": 0.666667,
         "rows_without_unwanted": 0,
         "rows_only_punctuation": 0,
-        "agreement": {"precision": 0.666667, "recall": 1.0, "f1": 0.8, "jaccard": 0.666667},
+        "rows_unusual_share": 0,
+        "agreement": {
+            "precision": 0.666667,
+            "recall": 1.0,
+            "f1": 0.8,
+            "jaccard": 0.666667,
+            "kappa": 0.5,
+            "f1_low": 0.8,
+            "f1_high": 0.8,
+        },
     }
 
 

@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from tif.errors import UserError
 from tif.identify import Found, Resources
-from tif.masks import overlapping, word_rows
+from tif.masks import span_rows
 from tif.params import Block
 
 
@@ -26,6 +26,5 @@ def identify(forget: pa.Table, retain: pa.Table, settings: Settings, resources: 
                 " them; choose frequency, file or all, or benchmark.name=fictitious"
             )
         spans = [(span["start"], span["end"]) for span in sample["gold_spans"]]
-        unwanted = overlapping(sample["response"], spans)
-        rows += word_rows(sample["sample_id"], sample["response"], unwanted, [float(flag) for flag in unwanted])
+        rows += span_rows(sample["sample_id"], sample["response"], spans)
     return Found(rows, {"version": "1"})

@@ -1,7 +1,6 @@
 """Words, spans and tokens of an answer: what a word is, and which tokens a set of spans marks as unwanted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 
 import regex
@@ -71,6 +70,12 @@ def word_rows(sample_id: str, text: str, unwanted: Sequence[bool], scores: Seque
     ]
 
 
+def span_rows(sample_id: str, text: str, spans: Sequence[Span]) -> list[dict]:
+    """The rows of `tables.SPANS` for one answer whose unwanted words are those that overlap a span; score 1 or 0."""
+    unwanted = overlapping(text, spans)
+    return word_rows(sample_id, text, unwanted, [float(flag) for flag in unwanted])
+
+
 def check_rows(rows: Sequence[dict], responses: dict[str, str], where: str) -> None:
     """Raise UserError unless `rows` (`tables.SPANS`) hold exactly the words of every answer, in order.
 
@@ -92,40 +97,3 @@ def check_rows(rows: Sequence[dict], responses: dict[str, str], where: str) -> N
             )
         if not 0 <= row["score"] <= 1:
             raise UserError(f"{where}: {sample_id}: [{start}, {end}) has score {row['score']}, which is not in [0, 1]")
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How well predicted spans cover true ones, each in [0, 1]; see `agreement`."""
-
-    precision: float
-    recall: float
-    f1: float
-    jaccard: float
-
-
-def agreement(texts: Sequence[str], predicted: Sequence[Sequence[Span]], true: Sequence[Sequence[Span]]) -> Agreement:
-    """Agreement of two sets of spans on the letters and digits of `texts`, counted over all texts (micro).
-
-    With P and T the sets of characters for which str.isalnum() holds inside predicted and true spans:
-    precision = |P & T| / |P|, recall = |P & T| / |T|, f1 = 2 |P & T| / (|P| + |T|), jaccard = |P & T| / |P | T|.
-    A quotient with denominator 0 is 1 when both sets are empty and 0 otherwise.
-    Raises ValueError for a span outside its text or when the three lengths differ.
-    """
-    both = predicted_count = true_count = 0
-    for text, predicted_spans, true_spans in zip(texts, predicted, true, strict=True):
-        for character, p, t in zip(text, mark(text, predicted_spans), mark(text, true_spans), strict=True):
-            if character.isalnum():
-                both += p and t
-                predicted_count += p
-                true_count += t
-
-    def ratio(numerator: int, denominator: int) -> float:
-        return numerator / denominator if denominator else float(predicted_count == true_count)
-
-    return Agreement(
-        precision=ratio(both, predicted_count),
-        recall=ratio(both, true_count),
-        f1=ratio(2 * both, predicted_count + true_count),
-        jaccard=ratio(both, predicted_count + true_count - both),
-    )
