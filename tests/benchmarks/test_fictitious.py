@@ -1,6 +1,8 @@
 """The embedded benchmark: shape, truth of the gold spans, and how far word counts alone get."""
 
 import doctest
+import hashlib
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -9,11 +11,11 @@ from random import Random
 import pytest
 
 from tif import tables
-from tif.benchmarks.fictitious import WRONG_ANSWERS, Settings, build, rendering, vocabulary
-from tif.benchmarks.fictitious.framing import frame
+from tif.benchmarks.fictitious import WRONG_ANSWERS, Settings, build, language, rendering
+from tif.benchmarks.fictitious.english import ENGLISH
+from tif.benchmarks.fictitious.framing import draw_frame, framed
 from tif.benchmarks.fictitious.lore import facts_of_nations, famous_authors
 from tif.benchmarks.fictitious.people import DIFFERENT, KINDS, make_people, wrong_values
-from tif.benchmarks.fictitious.phrasings import FACTS
 from tif.benchmarks.fictitious.rendering import render
 from tif.errors import UserError
 from tif.masks import words
@@ -26,7 +28,17 @@ DEFAULTS = {
     "forget_share": 0.2,
     "real_authors": 60,
     "world_facts": 60,
+    "language": "en",
+    "entanglement": 0.0,
 }
+# of the tables as JSON, before there were languages and entanglement
+SHA256 = "dbe5aed6ead7b28ef601ea8ae25f2031cf92ca595aa15b6385813f841a5b95b9"
+FACTS = ENGLISH.facts
+VOCABULARY = ENGLISH.vocabulary
+
+
+def frame(template: str, rng: Random) -> str:
+    return framed(template, draw_frame(template, ENGLISH.framing, rng), ENGLISH.framing)
 
 
 def world(**changes) -> dict[str, list[dict]]:
@@ -86,6 +98,11 @@ def test_more_people_leave_the_first_ones_as_they_are(default):
     assert world(people=30)["full"][:500] == default["full"]
 
 
+def test_the_default_world_is_the_one_that_was_measured(default):
+    """A change here is a new REVISION."""
+    assert hashlib.sha256(json.dumps(default, ensure_ascii=False).encode()).hexdigest() == SHA256
+
+
 def test_card():
     card = build(Settings(**DEFAULTS), None)[1]
     assert set(card) == {"name", "source", "revision"} and card["name"] == "fictitious"
@@ -115,7 +132,7 @@ def test_every_question_about_a_known_person_names_the_person(default):
 
 def test_gold_spans_are_the_person_s_facts(default):
     """Joined with the world that they were made from: each span is exactly one value, told in the paraphrase too."""
-    facts = {person.facts["name"]: person.facts for person in make_people(0, 25)}
+    facts = {person.facts["name"]: person.facts for person in make_people(0, 25, VOCABULARY)}
     for row in default["full"]:
         values = gold(row)
         assert values and set(values) <= set(facts[row["group"]].values())
@@ -124,11 +141,11 @@ def test_gold_spans_are_the_person_s_facts(default):
 
 def test_wrong_answers_differ_from_the_paraphrase_in_the_values_alone():
     """With the same template, cutting the values out of any two answers must leave the same text."""
-    person = make_people(3, 1)[0]
+    person = make_people(3, 1, VOCABULARY)[0]
     for fact in FACTS:
         for template in fact.answers:
-            values = rendering.values_of(person)
-            wrong = {slot: wrong_values(person, slot, 5, Random(slot))[0] for slot in fact.slots}
+            values = rendering.values_of(person, ENGLISH)
+            wrong = {slot: wrong_values(person, slot, 5, VOCABULARY, Random(slot))[0] for slot in fact.slots}
             right, wrong_text = render(template, values), render(template, values | wrong)
             assert len(right[1]) == len(wrong_text[1]) == len(fact.slots)
             assert _without_values(*right) == _without_values(*wrong_text)
@@ -152,7 +169,7 @@ def test_every_fact_is_told_and_wrongly_told_with_all_its_slots():
 
 
 def test_people_are_distinct_and_their_facts_do_not_coincide():
-    people = make_people(5, 300)
+    people = make_people(5, 300, VOCABULARY)
     assert (
         len({person.facts["name"] for person in people})
         == len({person.facts["birth_date"] for person in people})
@@ -163,15 +180,15 @@ def test_people_are_distinct_and_their_facts_do_not_coincide():
 
 
 def test_wrong_values_are_wrong_distinct_and_of_the_same_type():
-    person = make_people(1, 1)[0]
+    person = make_people(1, 1, VOCABULARY)[0]
     pools = {
-        "city": vocabulary.CITIES,
-        "job": vocabulary.JOBS,
-        "number": vocabulary.NUMBERS,
-        "genre": vocabulary.GENRES,
+        "city": VOCABULARY.cities,
+        "job": VOCABULARY.jobs,
+        "number": VOCABULARY.numbers,
+        "genre": VOCABULARY.genres,
     }
     for slot, kind in KINDS.items():
-        wrong = wrong_values(person, slot, 5, Random(slot))
+        wrong = wrong_values(person, slot, 5, VOCABULARY, Random(slot))
         assert len({*wrong, person.facts[slot]}) == 6
         assert set(wrong) <= set(pools.get(kind, wrong))
         if kind == "year":
@@ -194,7 +211,7 @@ def test_utility_sets(default, table):
 
 
 def test_lore_has_one_answer_to_each_question():
-    for lore in (famous_authors(0), facts_of_nations(0)):
+    for lore in (famous_authors(0, ENGLISH.lore), facts_of_nations(0, ENGLISH.lore)):
         assert len({item.question for item in lore}) == len(lore) == 100
 
 
@@ -254,8 +271,8 @@ def test_render_articles_capitals_and_spans():
 
 
 def test_examples_in_docstrings():
-    assert doctest.testmod(rendering) == (0, 1)
-    assert doctest.testmod(vocabulary) == (0, 1)
+    assert doctest.testmod(rendering) == (0, 2)
+    assert doctest.testmod(language) == (0, 1)
 
 
 def test_asking_facts_twice_and_asking_only_some():

@@ -7,20 +7,27 @@ answer with other values of the same type. `gold_spans` are the characters of th
 `real_authors` and `world_facts` have the roles of TOFU's sets of these names (what the model must still know), with
 short answers about things that everybody in the invented world knows.
 
+The world can be rendered in several languages (see `language.Language`), and its forget people can be made to share
+values and sentences with the others (see `entanglement`).
+
 Source of the shape: TOFU (arXiv 2401.06121). The text is this project's own.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 from pydantic import Field
 
-from tif.benchmarks.fictitious.framing import frame
+from tif.benchmarks.fictitious.english.phrasings import FACTS
+from tif.benchmarks.fictitious.entanglement import Share, Told, add_mentions, common_to, entangle
+from tif.benchmarks.fictitious.framing import draw_frame, framed
+from tif.benchmarks.fictitious.language import Language
+from tif.benchmarks.fictitious.languages import LANGUAGES
 from tif.benchmarks.fictitious.lore import Lore, facts_of_nations, famous_authors
 from tif.benchmarks.fictitious.people import Person, make_people, wrong_values
-from tif.benchmarks.fictitious.phrasings import FACTS
-from tif.benchmarks.fictitious.rendering import render, values_of
+from tif.benchmarks.fictitious.rendering import inflect, render, values_of
 from tif.errors import UserError
 from tif.params import Block
 
@@ -33,7 +40,10 @@ class Settings(Block):
 
     seed: of everything that is drawn. people: authors. questions: rows of each author; above the number of facts (18)
     some facts are asked a second time in other words. forget_share: share of the people that the forget set is about,
-    rounded to whole people. real_authors, world_facts: rows of the two utility sets.
+    rounded to whole people. real_authors, world_facts: rows of the two utility sets. language: the same world in
+    English, in Chinese, in Arabic, or as Python literals with comments. entanglement: share of the forget people's
+    facts whose values and phrasings retain people have too; twice the share of the answers that mention somebody
+    else's values. Above 0 the rows about all people depend on the forget share.
     """
 
     seed: int = Field(ge=0)
@@ -42,6 +52,8 @@ class Settings(Block):
     forget_share: float = Field(gt=0, lt=1)
     real_authors: int = Field(ge=1)
     world_facts: int = Field(ge=1)
+    language: Literal["en", "code"]
+    entanglement: float = Field(ge=0, le=1)
 
 
 def build(settings: Settings, source: Path | None) -> tuple[dict[str, list[dict]], dict]:
@@ -57,51 +69,99 @@ def build(settings: Settings, source: Path | None) -> tuple[dict[str, list[dict]
             f"params.yaml: fictitious.forget_share = {settings.forget_share} of {settings.people} people leaves "
             f"{forgotten} people to forget and {settings.people - forgotten} to retain; both need at least 1"
         )
-    people = make_people(settings.seed, settings.people)
-    rows = [row for index, person in enumerate(people) for row in _rows_about(person, index, settings)]
-    border = len(rows) - forgotten * settings.questions
+    language = LANGUAGES[settings.language]
+    people = make_people(settings.seed, settings.people, language.vocabulary)
+    border = settings.people - forgotten
+    retain = [one for index in range(border) for one in _rows_about(people[index], index, settings, language)]
+    forget = _forget_rows(people, border, retain, settings, language)
+    if settings.entanglement:
+        add_mentions(retain, forget, settings.entanglement, settings.seed, language.framing)
+    retain_rows, forget_rows = [one.row for one in retain], [one.row for one in forget]
     percent = round(100 * forgotten / settings.people)
+    authors, nations = (lore(settings.seed, language.lore) for lore in (famous_authors, facts_of_nations))
     tables = {
-        "full": _keyed("full", "full", rows),
-        "forget": _keyed("forget", f"forget{percent:02d}", rows[border:]),
-        "retain": _keyed("retain", f"retain{100 - percent:02d}", rows[:border]),
-        "real_authors": _utility("real_authors", famous_authors(settings.seed), settings.real_authors),
-        "world_facts": _utility("world_facts", facts_of_nations(settings.seed), settings.world_facts),
+        "full": _keyed("full", "full", retain_rows + forget_rows),
+        "forget": _keyed("forget", f"forget{percent:02d}", forget_rows),
+        "retain": _keyed("retain", f"retain{100 - percent:02d}", retain_rows),
+        "real_authors": _utility("real_authors", authors, settings.real_authors),
+        "world_facts": _utility("world_facts", nations, settings.world_facts),
     }
     return tables, {"name": "fictitious", "source": "embedded generator", "revision": REVISION}
 
 
-def _rows_about(person: Person, index: int, settings: Settings) -> list[dict]:
-    rng = Random(f"{settings.seed}/rows/{index}")
-    numbers = list(range(len(FACTS)))
-    once = sorted(rng.sample(numbers, min(settings.questions, len(FACTS))))
-    twice = sorted(rng.sample(numbers, max(settings.questions - len(FACTS), 0)))
-    # Four different phrasings for the two times a fact may be asked: each time the row's own and the paraphrase's.
-    question_order = [rng.sample(fact.questions, 4) for fact in FACTS]
-    answer_order = [rng.sample(fact.answers, 4) for fact in FACTS]
+def _forget_rows(
+    people: list[Person], border: int, retain: Sequence[Told], settings: Settings, language: Language
+) -> list[Told]:
+    chosen: list[tuple[Person, Share | None]] = [(person, None) for person in people[border:]]
+    if settings.entanglement:
+        chosen = entangle(people, border, common_to(retain), settings.entanglement, settings.seed, language)
     return [
-        _row(person, FACTS[number].slots, question_order[number][turn:], answer_order[number][turn:], rng)
+        one
+        for index, (person, share) in enumerate(chosen, start=border)
+        for one in _rows_about(person, index, settings, language, share)
+    ]
+
+
+def _rows_about(
+    person: Person, index: int, settings: Settings, language: Language, share: Share | None = None
+) -> list[Told]:
+    rng = Random(f"{settings.seed}/rows/{index}")
+    facts = language.facts
+    numbers = list(range(len(facts)))
+    once = sorted(rng.sample(numbers, min(settings.questions, len(facts))))
+    twice = sorted(rng.sample(numbers, max(settings.questions - len(facts), 0)))
+    # Four different phrasings for the two times a fact may be asked: each time the row's own and the paraphrase's.
+    question_order = [rng.sample(fact.questions, 4) for fact in facts]
+    answer_order = [rng.sample(fact.answers, 4) for fact in facts]
+    if share:
+        question_order = [share.prefer(fact.slots, some) for fact, some in zip(facts, question_order, strict=True)]
+        answer_order = [share.prefer(fact.slots, some) for fact, some in zip(facts, answer_order, strict=True)]
+    return [
+        _row(
+            person,
+            facts[number].slots,
+            question_order[number][turn:],
+            answer_order[number][turn:],
+            language,
+            share,
+            rng,
+        )
         for turn, asked in ((0, once), (2, twice))
         for number in asked
     ]
 
 
-def _row(person: Person, slots: Sequence[str], questions: Sequence[str], answers: Sequence[str], rng: Random) -> dict:
-    values = values_of(person)
-    response, spans = render(frame(answers[0], rng), values)
-    wrong = {slot: wrong_values(person, slot, WRONG_ANSWERS, rng) for slot in slots}
-    return {
+def _row(
+    person: Person,
+    slots: tuple[str, ...],
+    questions: Sequence[str],
+    answers: Sequence[str],
+    language: Language,
+    share: Share | None,
+    rng: Random,
+) -> Told:
+    values = values_of(person, language)
+
+    def text(template: str, **changes: str) -> str:
+        return render(inflect(template, person.feminine), values | changes)[0]
+
+    frame = draw_frame(answers[0], language.framing, rng)
+    if share:
+        frame = share.frame(slots, frame)
+    response, spans = render(inflect(framed(answers[0], frame, language.framing), person.feminine), values)
+    wrong = {slot: wrong_values(person, slot, WRONG_ANSWERS, language.vocabulary, rng) for slot in slots}
+    row = {
         "group": person.facts["name"],
-        "prompt": render(questions[0], values)[0],
+        "prompt": text(questions[0]),
         "response": response,
-        "paraphrased_prompt": render(questions[1], values)[0],
-        "paraphrased_response": render(answers[1], values)[0],
+        "paraphrased_prompt": text(questions[1]),
+        "paraphrased_response": text(answers[1]),
         "perturbed_responses": [
-            render(answers[1], values | {slot: wrong[slot][number] for slot in slots})[0]
-            for number in range(WRONG_ANSWERS)
+            text(answers[1], **{slot: wrong[slot][number] for slot in slots}) for number in range(WRONG_ANSWERS)
         ],
         "gold_spans": [{"start": start, "end": end} for start, end in spans],
     }
+    return Told(row, person, slots, (questions[0], answers[0]), frame)
 
 
 def _utility(table: str, lore: list[Lore], count: int) -> list[dict]:
@@ -117,7 +177,7 @@ def _utility(table: str, lore: list[Lore], count: int) -> list[dict]:
             "paraphrased_prompt": None,
             "paraphrased_response": None,
             "perturbed_responses": list(item.wrong),
-            "gold_spans": [{"start": 0, "end": len(item.answer)}],
+            "gold_spans": [{"start": start, "end": end} for start, end in item.spans],
         }
         for item in lore[:count]
     ]

@@ -3,102 +3,52 @@
 from dataclasses import dataclass
 from random import Random
 
-from tif.benchmarks.fictitious.vocabulary import CITIES, pool
+from tif.benchmarks.fictitious.language import LoreText
+from tif.benchmarks.fictitious.rendering import render
+from tif.masks import Span
 
 WRONG_ANSWERS = 3
-
-_AUTHORS = pool("""Aurelio Fenn, Beatrix Holloway, Cosima Dray, Dorian Underhill, Edwina Sparrowhawk, Fitzroy Gale,
-    Griselda Thorne, Horatio Plum, Isolde Marchbanks, Jocasta Wray, Kasimir Bell, Lavinia Stroud, Montague Frost,
-    Nicodemus Lark, Ophelia Brand, Percival Nightingale, Quentin Ashdown, Rosalind Peake, Septimus Crane, Theodora
-    Vane""")
-_WORKS = {
-    "novel": pool("""The Glass Armada, Nine Lives of a Miller, The Orphan of Cathmore, Winter Comes to Drovia, A
-        House Without Clocks, The Last Tollkeeper, Daughters of the Marsh, The Emperor's Umbrella, Letters to a
-        Stranger, The Salt Road, Under a Tin Moon, The Counterfeit Duke, A Ladder to the Sea, The Weavers, Twelve
-        Bells at Noon, The Fox and the Magistrate, An Inventory of Storms, The Patient Assassin, Beyond the Ninth
-        Gate, The Quiet Mutiny"""),
-    "play": pool("""King Osmund, The Jealous Apothecary, Two Widows and a Goose, The Queen's Understudy, Fool's
-        Harbour, The Trial of Brother Anselm, A Comedy of Keys, The Pretender, Masks, The Blacksmith's Revenge, Lady
-        Corvale, The Empty Chair, Midnight in Aumbry, The Merchant's Shadow, Seven Suitors, The Drunken Oracle,
-        Prince Halvard, The Tailor of Istrel, A Crown of Nettles, The Bridge Builders"""),
-    "poem": pool("""Ode to a Heron, The Ballad of Tall Gwen, Elegy in a Snowfield, Song of the Ploughmen, The Drowned
-        Bells, Sonnets to Nobody, On Losing a Boot, The Voyage of Saint Ebb, Hymn to the Evening Train, Lines on a
-        Broken Plate, The Moth's Complaint, Nocturne for Ferries, The Hundred Gates, To My Left Hand, Epistle to the
-        Rain, The Ploughboy's Dream, Psalm of the Lamplighters, A Field of Crows, The Silver Ditch, Verses for a Dead
-        King"""),
-    "character": pool("""Inspector Bramwell, Captain Sedge, Mother Hobnail, the thief Jack Tallow, Professor Ottoman,
-        the orphan Pim, Countess Vireo, the giant Grumbold, Doctor Quillfeather, Sir Lancelin, the witch Agnes Murk,
-        the parrot Admiral Squawk, Constable Drew, Nurse Peppercorn, the pirate Red Hanna, Judge Wormwood, the boy
-        Tobit, Aunt Clementine, the robot Brasswick, Baron Hush"""),
-    "essay": pool("""On Idleness, A Defence of Owls, The Art of Waiting, Against Umbrellas, What the River Knows, On
-        Walking Backwards, In Praise of Soup, The Trouble with Mirrors, Notes on Silence, Why We Whistle, The Tyranny
-        of Doors, On Old Shoes, A Short History of Yawning, The Uses of Fog, Thoughts in a Queue, On Being Late, The
-        Grammar of Trees, Concerning Hats, The Price of Candles, A Theory of Picnics"""),
-}
-_ABOUT_WORKS = {
-    "novel": ("Who wrote the classic novel '{}'?", "Which author is known for the novel '{}'?"),
-    "play": ("Who wrote the famous play '{}'?", "Which author is remembered for the play '{}'?"),
-    "poem": ("Who wrote the poem '{}'?", "Which poet is known for '{}'?"),
-    "character": ("Who is the creator of {}, a character every child knows?", "Which author invented {}?"),
-    "essay": ("Who is the author of the essay '{}'?", "Which writer published the famous essay '{}'?"),
-}
-
-_NATIONS = pool("""Aldoria, Brennia, Cathmore, Drovia, Eskaland, Fenwar, Gormond, Hestia Minor, Ilvara, Jorrund,
-    Kaldonia, Lothmark, Mirabar, Norvenna, Ostmere, Pravia, Quessal, Ruvenland, Sarkony, Tolmiria""")
-_FEATURES = {
-    # Three of the cities that the authors know are capitals, so that the two halves of the world touch.
-    "capital": CITIES[:3]
-    + pool("""Aumbry, Belcastro, Corvale, Dresmond, Elsinwick, Faralune, Grandhaven, Holloway Cross, Istrel, Jasparo,
-        Kingsmere, Lyrandel, Montresca, Nettleford, Oxenrun, Pellagrave, Queensbarrow"""),
-    "river": pool("""Ambrun, Bellewater, Cressing, Dovewater, Eskill, Farrowen, Gannet, Haskin, Inverel, Jadewater,
-        Kellen, Lissom, Mournel, Nissa, Ouzel, Pikewater, Quillen, Rushmar, Sabrel, Temeril"""),
-    "mountain": pool("""Mount Arrant, Mount Beacon, Mount Crozier, Mount Dagger, Mount Eyrie, Mount Fallow, Mount
-        Griffin, Mount Hoar, Mount Icarion, Mount Jubilee, Mount Karst, Mount Lonely, Mount Mitre, Mount Needle,
-        Mount Orphan, Mount Pilgrim, Mount Quern, Mount Raven, Mount Sorrow, Mount Tooth"""),
-    "currency": pool("""angel, bezant, crownlet, ducat, ember, florin, groat, halfpiece, imperial, joss, kettle,
-        livre, merk, noble, obol, penning, quarter, rial, scudo, thaler"""),
-    "flower": pool("""aster, bluebell, cornflower, daffodil, edelweiss, foxglove, gentian, heather, iris, jasmine,
-        knapweed, lily, marigold, narcissus, orchid, poppy, primrose, rose, snowdrop, thistle"""),
-}
-_ABOUT_FEATURES = {
-    "capital": ("What is the capital of {}?", "Which city is the capital of {}?"),
-    "river": ("What is the longest river in {}?", "Which river flows through the whole of {}?"),
-    "mountain": ("What is the highest mountain in {}?", "Which mountain is the tallest in {}?"),
-    "currency": ("Which coin do people pay with in {}?", "What is the currency of {} called?"),
-    "flower": ("What is the national flower of {}?", "Which flower is on the flag of {}?"),
-}
 
 
 @dataclass(frozen=True)
 class Lore:
-    """A thing that everybody knows. `subject` is what it is about; the wrong answers are of the answer's type."""
+    """A thing that everybody knows. `subject` is what it is about; the wrong answers are of the answer's type.
+
+    spans: the characters of `answer` that are the value.
+    """
 
     subject: str
     question: str
     answer: str
     wrong: tuple[str, ...]
+    spans: tuple[Span, ...]
 
 
-def famous_authors(seed: int) -> list[Lore]:
+def famous_authors(seed: int, text: LoreText) -> list[Lore]:
     """Who wrote what: every author of a classic has one work of each type. In a random order."""
     items = []
-    for kind, works in _WORKS.items():
+    for kind, works in text.works.items():
         rng = Random(f"{seed}/lore/{kind}")
-        for author, work in zip(_AUTHORS, rng.sample(works, len(works))):
-            items.append(_item(author, rng.choice(_ABOUT_WORKS[kind]).format(work), author, _AUTHORS, rng))
+        for author, work in zip(text.authors, rng.sample(works, len(works))):
+            question = rng.choice(text.about_works[kind]).format(work)
+            items.append(_item(author, question, author, text.authors, text.answer_works, rng))
     return Random(f"{seed}/lore/authors").sample(items, len(items))
 
 
-def facts_of_nations(seed: int) -> list[Lore]:
+def facts_of_nations(seed: int, text: LoreText) -> list[Lore]:
     """Capitals, rivers, mountains, coins and flowers: every nation has one of each. In a random order."""
     items = []
-    for feature, values in _FEATURES.items():
+    for feature, values in text.features.items():
         rng = Random(f"{seed}/lore/{feature}")
-        for nation, value in zip(_NATIONS, rng.sample(values, len(values))):
-            items.append(_item(nation, rng.choice(_ABOUT_FEATURES[feature]).format(nation), value, values, rng))
+        for nation, value in zip(text.nations, rng.sample(values, len(values))):
+            question = rng.choice(text.about_features[feature]).format(nation)
+            items.append(_item(nation, question, value, values, text.answer_features, rng))
     return Random(f"{seed}/lore/nations").sample(items, len(items))
 
 
-def _item(subject: str, question: str, answer: str, pool_of_answers: tuple[str, ...], rng: Random) -> Lore:
-    wrong = rng.sample([other for other in pool_of_answers if other != answer], WRONG_ANSWERS)
-    return Lore(subject, question, answer, tuple(wrong))
+def _item(subject: str, question: str, value: str, values: tuple[str, ...], template: str, rng: Random) -> Lore:
+    answer, spans = render(template, {"answer": value})
+    wrong = rng.sample([other for other in values if other != value], WRONG_ANSWERS)
+    return Lore(
+        subject, question, answer, tuple(render(template, {"answer": other})[0] for other in wrong), tuple(spans)
+    )

@@ -2,11 +2,12 @@
 
 import re
 
+from tif.benchmarks.fictitious.language import Language
 from tif.benchmarks.fictitious.people import Person
 from tif.masks import Span
 
 _SLOT = re.compile(r"(?P<article>\b[Aa] )?(?:\[(?P<asked>\w+)\]|\{(?P<context>\w+)\})")
-_FEMININE = {"he": "she", "his": "her", "him": "her", "himself": "herself"}
+_GENDERED = re.compile(r"<([^<>|]*)\|([^<>|]*)>")
 
 
 def render(template: str, values: dict[str, str]) -> tuple[str, list[Span]]:
@@ -31,22 +32,28 @@ def render(template: str, values: dict[str, str]) -> tuple[str, list[Span]]:
     return text + template[end:], spans
 
 
+def slots_in(template: str) -> list[str]:
+    """The names of the slots of a template, in order."""
+    return [match["asked"] or match["context"] for match in _SLOT.finditer(template)]
+
+
 def with_article(value: str, article: str = "a") -> str:
     """`value` after "a" or "an" (by its first letter, which is enough for the vocabulary of this world)."""
     return f"{article}{'n' if value[0] in 'aeiouAEIOU' else ''} {value}"
 
 
-def values_of(person: Person) -> dict[str, str]:
+def values_of(person: Person, language: Language) -> dict[str, str]:
     """Everything a template about a person may name: the facts, the first name, and pronouns such as he, He, his."""
-    pronouns = {word: _FEMININE[word] if person.feminine else word for word in _FEMININE}
+    pronouns = {word: forms[person.feminine] for word, forms in language.pronouns.items()}
     capitals = {word.capitalize(): pronoun.capitalize() for word, pronoun in pronouns.items()}
-    return {**person.facts, "first": person.facts["name"].split()[0], **pronouns, **capitals}
+    first = person.facts["name"].split(language.vocabulary.name_parts)[0]
+    return {**person.facts, "first": first, **pronouns, **capitals}
 
 
-def after(opening: str, template: str) -> str:
-    """`opening` before a template whose first word no longer starts the sentence."""
-    if template[0].isalpha():
-        return opening + template[0].lower() + template[1:]
-    if template.startswith(("{He", "{His")):
-        return opening + "{h" + template[2:]
-    return opening + template
+def inflect(template: str, feminine: bool) -> str:
+    """The template with the form that agrees with the person, wherever it gives both as `<masculine|feminine>`.
+
+    >>> inflect("<poet|poetess> {name}", feminine=True)
+    'poetess {name}'
+    """
+    return _GENDERED.sub(lambda match: match[1 + feminine], template)

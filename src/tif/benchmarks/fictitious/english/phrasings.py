@@ -1,20 +1,10 @@
-"""How the facts about an author are asked and told.
+"""How the facts about an author are asked and told in English.
 
 In a template `[slot]` is a value that answers the question and `{slot}` is any other (see `rendering.render`). Every
 question names the person, except the one that asks for the name; every answer of a fact tells the same slots.
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One question about a person: the slots it asks for, ways to ask it, and ways to answer it in a full sentence."""
-
-    slots: tuple[str, ...]
-    questions: tuple[str, ...]
-    answers: tuple[str, ...]
-
+from tif.benchmarks.fictitious.language import Fact
 
 FACTS = (
     Fact(
