@@ -4,13 +4,16 @@ A model folder holds either trained weights (safetensors) or, for a model that i
 the resolved commit. `tif.json` in it says which, and how prompts are written, so the folder alone describes the model.
 """
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import huggingface_hub
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import HFValidationError, HTTPError, RevisionResolutionError
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -164,20 +167,32 @@ def load(path: Path | str, source: Path | None, device: str) -> LanguageModel:
 
 def open_model(name: str, revision: str | None, card: Card, device: str) -> LanguageModel:
     """Load weights and tokenizer of a folder or hub repository and check them; see `load`."""
+    tokenizer = open_tokenizer(name, revision)
+    check_tokenizer(name, tokenizer, card.prompt)
+    dtype, attention = getattr(torch, card.dtype), card.attention
+    model = open_weights(AutoModelForCausalLM, name, revision, dtype=dtype, attn_implementation=attention)
+    model = model.to(device).eval()
+    _check_head(name, model)
+    return LanguageModel(model, tokenizer, card)
+
+
+def open_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerFast:
+    """The tokenizer of a folder or hub repository. Raises UserError when there is none."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"no tokenizer in {name}: {_first_line(error)}") from None
-    check_tokenizer(name, tokenizer, card.prompt)
+
+
+def open_weights(kind: type, name: str, revision: str | None, **options) -> PreTrainedModel:
+    """The model of a folder or hub repository, from safetensors alone.
+
+    kind: an `AutoModelFor...` class. options: further arguments of its `from_pretrained`.
+    Raises UserError when the weights are missing, damaged or incomplete.
+    """
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            name,
-            revision=revision,
-            dtype=getattr(torch, card.dtype),
-            attn_implementation=card.attention,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
+        model, loading = kind.from_pretrained(
+            name, revision=revision, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if disk_is_full(error):
@@ -187,9 +202,7 @@ def open_model(name: str, revision: str | None, card: Card, device: str) -> Lang
         # transformers would fill them with random numbers and only warn
         some = ", ".join(sorted(loading["missing_keys"])[:3])
         raise UserError(f"the weights in {name} lack {some}; they do not belong to its config.json")
-    model = model.to(device).eval()
-    _check_head(name, model)
-    return LanguageModel(model, tokenizer, card)
+    return model
 
 
 def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerFast, prompt: str) -> None:
@@ -213,6 +226,33 @@ def check_folder(name: str) -> None:
     for what, pattern in needs.items():
         if not list(folder.glob(pattern)):
             raise UserError(f"model folder {name} has no {what}; save the model with save_pretrained into it")
+
+
+def locate(folder: Path | None, repository: str, revision: str) -> tuple[str, str | None, dict[str, str]]:
+    """Name and revision that an identifier loads its model by, and what tells that model from others in metadata.
+
+    With the local folder of `identify.source`: (folder, None, {"weights_sha256": of its safetensors files in order of
+    their names}); no path is in the metadata. Without: (repository, commit, {"model": repository, "revision": commit}).
+    Raises UserError for a folder that lacks a config, weights or a tokenizer, and for a revision that the hub lacks.
+    """
+    if folder is None:
+        try:
+            commit = huggingface_hub.resolve_revision(repository, revision=revision).resolved
+        except (HTTPError, HFValidationError, RevisionResolutionError) as error:
+            raise UserError(
+                f"hub model {repository} at revision {revision} was not found ({_first_line(error)});"
+                " set identify.source to a local copy of the model"
+            ) from None
+        return repository, commit, {"model": repository, "revision": commit}
+    if not folder.is_dir():
+        raise UserError(f"params.yaml: identify.source = '{folder}' is a file; give a model folder or 'data/none'")
+    check_folder(str(folder))
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as content:
+            while part := content.read(2**20):
+                digest.update(part)
+    return str(folder), None, {"weights_sha256": digest.hexdigest()}
 
 
 @torch.no_grad()
