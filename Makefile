@@ -2,10 +2,14 @@
 PYTHON ?= python3
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
-.PHONY: repro test test-slow lint constraints
+.PHONY: repro compare test test-slow lint constraints
 
 repro: .venv/installed
 	$(RUN) dvc repro
+
+# Every identifier that can run here, on the benchmark of the last run; options go into ARGS.
+compare: .venv/installed
+	$(RUN) python bench/identifiers.py $(ARGS)
 
 test: .venv/installed
 	$(RUN) pytest

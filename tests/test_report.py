@@ -13,6 +13,7 @@ from tif import masks, metrics, tables
 from tif.errors import UserError
 from tif.report import answers, page, results
 from tif.report.build import build
+from tif.report.comparison import Line, fingerprint
 from tif.report.trajectory import best_epoch, read_trajectory
 
 STAGE = Path(__file__).parents[1] / "stages" / "report.py"
@@ -78,6 +79,35 @@ def spans():
     ]
 
 
+def line(identifier, **changes):
+    """A line of the comparison: F1 .5 in [.25, .75]."""
+    numbers = dict.fromkeys(
+        (name for name, field in Line.model_fields.items() if field.annotation == float | None), 0.5
+    )
+    numbers |= {"f1_low": 0.25, "f1_high": 0.75, "unwanted_share": 0.375, "rows_without_unwanted": 0}
+    return {"identifier": identifier, "details": "{}", **numbers, **changes}
+
+
+def comparison(**changes):
+    """Two identifiers on two of the answers, of which "Lagos" and "1950" are words 4 and 5."""
+    marks = [("forget/0002", "000010", "111111"), ("forget/0003", "0000010", "1100000")]
+    content = {
+        "benchmark": "tiny",
+        "split": "forget20",
+        "rows": 4,
+        "fingerprint": fingerprint([{"sample_id": key, "response": text} for key, text in RESPONSES.items()]),
+        "reference": "a <person>",
+        "table": [line("a <person>"), line("all", f1=0.1875, seconds=None, cost_usd=0.0)],
+        "missing": [{"identifier": "mlm", "reason": "No <model> here."}],
+        "answers": [{"sample_id": key, "unwanted": {"a <person>": one, "all": other}} for key, one, other in marks],
+    }
+    return content | changes
+
+
+def write_comparison(root, content):
+    tables.write_text(root / "metrics/identifiers.json", json.dumps(content))
+
+
 def write_evaluation(root, model, rows):
     tables.write(root / f"data/evaluation/{model}.parquet", rows, tables.EVALUATION)
 
@@ -95,6 +125,7 @@ def root(tmp_path):
     tables.write(tmp_path / "data/trajectory.parquet", trajectory(), tables.TRAJECTORY)
     identified = {"method": "frequency", "unwanted_share": 0.3125, "agreement": {"f1": 0.625}}
     tables.write_text(tmp_path / "metrics/identify.json", json.dumps(identified))
+    write_comparison(tmp_path, comparison())
     for model in results.MODELS:
         write_evaluation(tmp_path, model, evaluation(model))
     return tmp_path
@@ -183,7 +214,7 @@ def test_two_runs_write_the_same_bytes_in_any_order_of_rows(root, tmp_path_facto
     build(root)
     assert written(root) == first
     assert set(first) == {
-        "metrics/identify.json", "metrics/metrics.json", "metrics/report.html",
+        "metrics/identifiers.json", "metrics/identify.json", "metrics/metrics.json", "metrics/report.html",
         "metrics/plots/trajectory.csv", "metrics/plots/truth_ratio.csv",
     }  # fmt: skip
 
@@ -257,11 +288,85 @@ def test_page_shows_words_answers_and_facts_escaped(root):
     assert "&lt;script&gt;alert(0)&lt;/script&gt;" in text
     assert "&lt;i&gt;here&lt;/i&gt;" in text
     assert "Real Estate Agent" in parsed.unwanted  # one run in the true answer
-    assert parsed.unwanted.count("Lagos") == 4  # the true answer and three models that still say it
+    # the true answer, three models that still say it, and the reference of the comparison
+    assert parsed.unwanted.count("Lagos") == 5
     assert "Question forget/0003?" in text
     assert all(f"{model} says" in text for model in results.MODELS)
     assert "0.312" in text  # share of UW in identify.json
     assert "agreement with gold spans: f1" in text
+
+
+def test_page_compares_identifiers(root):
+    build(root)
+    text = (root / "metrics/report.html").read_text(encoding="utf-8")
+    section = text[text.index("Identifiers compared") : text.index("Benchmark card")]
+    parsed = Page(section[section.index("</h2>") + 5 : section.rindex("</section>")])
+    # by one identifier the facts, by the other a whole sentence and the two ideographs of the name
+    assert parsed.unwanted == ["unwanted words", "Lagos", "She was born in Lagos.", "1950", "李伟"]
+    assert parsed.tags.count("dt") == 4
+    assert "Agreement with <em>a &lt;person&gt;</em> over all 4 forget samples" in section
+    assert "0.188<small>0.250 to 0.750</small>" in section
+    assert "<td>–</td>" in section  # seconds, not known
+    assert "Not compared: mlm. No &lt;model&gt; here." in section
+
+
+def test_comparison_without_reference(root):
+    nothing = dict.fromkeys(("f1", "f1_low", "f1_high", "word_f1", "word_f1_low", "word_f1_high"))
+    write_comparison(root, comparison(reference=None, table=[line("all", **nothing)]))
+    build(root)
+    text = (root / "metrics/report.html").read_text(encoding="utf-8")
+    assert "no reference was given" in text and "0.250 to" not in text
+
+
+def test_comparison_of_another_forget_set_is_one_line(root):
+    write_comparison(root, comparison(fingerprint="0" * 64, split="forget<1>", answers=[]))
+    build(root)
+    text = (root / "metrics/report.html").read_text(encoding="utf-8")
+    section = text[text.index("Identifiers compared") : text.index("Benchmark card")]
+    assert "another forget set (tiny, forget&lt;1&gt;, 4 samples); <code>make compare</code>" in section
+    assert section.count("<p>") == 1 and "<table" not in section and "<article" not in section
+
+
+def test_fingerprint_is_of_keys_and_answers():
+    rows = [{"sample_id": key, "response": text, "prompt": "?"} for key, text in RESPONSES.items()]
+    assert fingerprint(rows) == comparison()["fingerprint"]
+    assert fingerprint(rows[:3]) != fingerprint(rows)
+    assert fingerprint([{**rows[0], "response": "Other."}, *rows[1:]]) != fingerprint(rows)
+
+
+MARKS = {"sample_id": "forget/0002", "unwanted": {"all": "111111"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "file: Invalid JSON"),
+        ("[]", "file: Input should be an object"),
+        (json.dumps(comparison(rows="4")), "rows: Input should be a valid integer"),
+        (json.dumps(comparison(table=[{**line("all"), "f1": "x"}])), r"table\.0\.f1: "),
+        (json.dumps(comparison(table=[{**line("all"), "speed": 1}])), r"table\.0\.speed: "),
+        (json.dumps(comparison(answers=[{**MARKS, "unwanted": {"all": "1x"}}])), r"answers\.0\.unwanted\.all: "),
+        (json.dumps(comparison(answers=[{**MARKS, "unwanted": {"all": "11"}}])), "all marks 2 words .* which has 6"),
+        (json.dumps(comparison(answers=[{**MARKS, "sample_id": "forget/9"}])), "forget/9 is not a sample"),
+        (None, "is missing"),
+    ],
+)
+def test_bad_comparison(root, content, message):
+    path = root / "metrics/identifiers.json"
+    path.unlink() if content is None else path.write_text(content)
+    before = written(root)
+    with pytest.raises(UserError, match=rf"identifiers\.json.*{message}.*make compare"):
+        build(root)
+    assert written(root) == before
+
+
+def test_text_runs_in_its_own_direction(root):
+    build(root)
+    text = (root / "metrics/report.html").read_text(encoding="utf-8")
+    # 4 samples: a question, a true answer and three replies each; 2 compared: a question and two versions each
+    assert text.count('dir="auto"') == 4 * (1 + 1 + 3) + 2 * (1 + 2)
+    assert text.count('<small dir="ltr">forget/') == 6
+    assert re.search(r'<p class="truth" dir="auto">\S.*\S</p>', text)  # white space is kept, so none is added
 
 
 def test_headline_says_what_the_test_says():

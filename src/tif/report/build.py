@@ -9,6 +9,7 @@ from pathlib import Path
 from tif import tables
 from tif.errors import UserError
 from tif.report.answers import chosen_answers, group_spans
+from tif.report.comparison import compared_answers, fingerprint, read_comparison
 from tif.report.page import render
 from tif.report.results import MODELS, Evaluation, read_evaluations, rounded, summary
 from tif.report.trajectory import Epoch, read_trajectory
@@ -20,7 +21,8 @@ def build(root: Path) -> None:
     """Write metrics/metrics.json, metrics/plots/{trajectory,truth_ratio}.csv and metrics/report.html below `root`.
 
     Reads data/evaluation/{target,retain,unlearned}.parquet, data/benchmark/{forget.parquet,card.json},
-    data/spans.parquet, data/trajectory.parquet and metrics/identify.json below `root`.
+    data/spans.parquet, data/trajectory.parquet, metrics/identify.json and metrics/identifiers.json below `root`. The
+    last one is made apart (`make compare`), and shown only where it is of this forget set.
     Raises UserError, before anything is written, where these are missing, incomplete or do not belong together.
     """
     data, output = root / "data", root / "metrics"
@@ -34,10 +36,14 @@ def build(root: Path) -> None:
     spans = group_spans(spans_path, tables.read(spans_path, tables.SPANS).to_pylist(), forget)
     identified = _read_json(output / "identify.json")
     card = _read_json(data / "benchmark" / "card.json")
+    comparison = read_comparison(output / "identifiers.json")
+    compared = None
+    if comparison.fingerprint == fingerprint(forget):
+        compared = compared_answers(output / "identifiers.json", comparison, forget)
 
     results = {model: summary(evaluations[model], evaluations["retain"]) for model in MODELS}
     answers = chosen_answers(forget, spans, evaluations, _ANSWERS_SHOWN)
-    page = render(results, epochs, evaluations, answers, identified, card)
+    page = render(results, epochs, evaluations, answers, identified, card, comparison, compared)
 
     tables.write_text(output / "metrics.json", json.dumps(rounded(results), indent=2, allow_nan=False) + "\n")
     tables.write_text(output / "plots" / "trajectory.csv", _trajectory_csv(epochs))

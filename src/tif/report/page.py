@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from tif.report import pictures
 from tif.report.answers import Answer
+from tif.report.comparison import ComparedAnswer, Comparison
 from tif.report.results import MODELS, Evaluation
 from tif.report.trajectory import Epoch, best_epoch
 
@@ -21,8 +22,14 @@ def render(
     answers: list[Answer],
     identified: dict,
     card: dict,
+    comparison: Comparison,
+    compared: list[ComparedAnswer] | None,
 ) -> str:
-    """The whole page as text. results: summaries of the three models; identified, card: identify.json, card.json."""
+    """The whole page as text.
+
+    results: summaries of the three models. identified, card: identify.json and card.json. compared: the answers of
+    `comparison`, or None when it is of another forget set.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -43,6 +50,8 @@ def render(
         answers=answers,
         identified=identified,
         card=card,
+        comparison=comparison,
+        compared=compared,
         tradeoff=Markup(pictures.tradeoff(epochs)),
         epochs_picture=Markup(pictures.epochs_picture(epochs)),
         truth_ratios=Markup(pictures.truth_ratios(ratios)),
