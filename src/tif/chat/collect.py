@@ -1,0 +1,31 @@
+"""Replies to requests, from the store where it has them and from the server for the others."""
+
+import asyncio
+
+from tif.chat.progress import Progress
+from tif.chat.service import Service
+from tif.chat.store import Reply, Request, Store
+
+
+def collect(title: str, requests: list[Request], service: Service, store: Store) -> dict[str, Reply | str]:
+    """Key -> the reply, or the reason why there is no usable one (`prompt.Unusable`).
+
+    title: what the progress bar calls the requests. Raises UserError when the server refuses or stays away; what has
+    arrived by then is stored.
+    """
+    unique = {request.key: request for request in requests}
+    stored = {key: store.get(key, request.rows) for key, request in unique.items()}
+    found: dict[str, Reply | str] = {key: reply for key, reply in stored.items() if reply is not None}
+    missing = [request for key, request in unique.items() if key not in found]
+    if not missing:
+        return found
+    # Here and not above: they import the package openai, without which an estimate and a run from the store do well.
+    from tif.chat import batch, client
+
+    ask_all = batch.ask_all if service.batch else client.ask_all
+    rows = sum(request.rows for request in unique.values())
+    progress = Progress(title, rows, rows - sum(request.rows for request in missing), service)
+    try:
+        return found | asyncio.run(ask_all(missing, service, store, progress))
+    finally:
+        progress.close()

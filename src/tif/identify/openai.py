@@ -1,0 +1,284 @@
+"""The identifier `openai`: a chat model says which words of an answer are unwanted, on any Chat Completions server.
+
+Rules:
+- A returned word counts at every place of the answer (of the window, in a long one) where it stands between word
+  boundaries: as it is, or else after Unicode and case folding (`tif.chat.locate`).
+- Words that are not in the answer are asked for once more, then reported and dropped. So are those without a letter or
+  digit, unasked.
+- In one sample a word is unwanted when any window that holds it says so; in the end, when more than half of the
+  samples say so. Its score is their share.
+- A request for several rows without a usable reply is asked again row by row. A row without a usable reply is reported
+  and counts as general in that sample.
+"""
+
+import math
+import sys
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pydantic import Field
+
+from tif import work
+from tif.chat import prompt
+from tif.chat.collect import collect
+from tif.chat.labels import Labels, Piece
+from tif.chat.service import Price, Service, read_key
+from tif.chat.store import Reply, Request, Store, request
+from tif.chat.windows import count_tokens, windows
+from tif.errors import UserError
+from tif.identify import Found, Resources
+from tif.masks import is_punctuation, word_rows
+from tif.params import Block
+
+# What a reply costs is not known before it is there, so the estimate assumes:
+REPLY_SHARE = 0.6  # tokens of the returned words, per token of the answer: about a third, in quotes and commas
+REPLY_FRAME = 16  # tokens of JSON around the words of one row
+
+
+class Prices(Block):
+    """USD per million tokens; `batch` is the factor on both for the Batch API."""
+
+    prompt: float = Field(ge=0)
+    completion: float = Field(ge=0)
+    batch: float = Field(ge=0, le=1)
+
+
+class Settings(Block):
+    """The block `openai`; params.yaml says what each key means.
+
+    The keys marked `exclude` decide neither what is asked nor what comes of it, so the outputs do not hold them.
+    """
+
+    model: str = Field(min_length=1)
+    base_url: str | None = Field(pattern=r"^https?://[^@?#\s]+$")
+    structured: bool
+    temperature: float | None = Field(ge=0, le=2)
+    seed: int | None
+    reply_tokens: int = Field(ge=1)
+    reply_tokens_name: str = Field(pattern=r"^(max_completion_tokens|max_tokens)$")
+    rows_per_request: int = Field(ge=1)
+    samples: int = Field(ge=1)
+    context_tokens: int = Field(ge=50)
+    overlap: int = Field(ge=0)
+    batch: bool = Field(exclude=True)
+    poll: float = Field(gt=0, exclude=True)
+    concurrency: int = Field(ge=1, le=1000, exclude=True)
+    timeout: float = Field(gt=0, exclude=True)
+    attempts: int = Field(ge=1, exclude=True)
+    backoff: float = Field(ge=0, exclude=True)
+    prices: Prices = Field(exclude=True)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A request, and the pieces of answers that it is about, in the order of their ids in it."""
+
+    pieces: tuple[Piece, ...]
+    sample: int
+    request: Request
+
+
+@dataclass
+class Absent:
+    """Returned words that are not in their piece of an answer, and the words that a second asking brought instead."""
+
+    piece: Piece
+    sample: int
+    words: list[str]
+    instead: list[str]
+
+
+def identify(forget: pa.Table, retain: pa.Table, settings: Settings, resources: Resources) -> Found:
+    """Rows of `tables.SPANS`; the module says how they come about.
+
+    forget: the forget set (`tables.SAMPLES`); `retain` and `resources.source` are not used. Replies are kept in the
+    folder `openai` of the work folder (`tif.work`), and none that is there is asked for again.
+    counts: requests and tokens of the replies used, their price in USD, and how much of what record lists.
+    record: rows without a usable reply, words that were not in their answer, rows without unwanted words.
+    Raises UserError without a key, and when the server refuses or stays away.
+    """
+    service = _service(settings, read_key(), resources.progress)
+    samples = forget.select(["sample_id", "prompt", "response"]).to_pylist()
+    askings = plan(samples, settings)
+    store = Store(work.folder() / "openai")
+    labels = Labels([row["response"] for row in samples], settings.samples)
+    replies: dict[str, Reply | str] = {}
+
+    def ask(title: str, some: list[Asking]) -> None:
+        replies.update(collect(title, [asking.request for asking in some], service, store))
+
+    ask("rows", askings)
+    whole = [one for one in askings if len(one.pieces) == 1 or isinstance(replies[one.request.key], Reply)]
+    single = [
+        _asking(samples, (piece,), one.sample, settings)
+        for one in askings
+        if len(one.pieces) > 1 and isinstance(replies[one.request.key], str)
+        for piece in one.pieces
+    ]
+    ask("rows of unusable replies", single)
+    absent = _mark(labels, [*whole, *single], replies)
+    again = [(item, wanted) for item in absent if (wanted := [word for word in item.words if not is_punctuation(word)])]
+    second = [_asking(samples, (item.piece,), item.sample, settings, wanted) for item, wanted in again]
+    ask("words that were not in their answer", second)
+    for (item, _), asking in zip(again, second, strict=True):
+        reply = replies[asking.request.key]
+        if isinstance(reply, Reply):
+            item.instead = labels.mark(item.piece, item.sample, reply.words[0])[0]
+    return _found(samples, settings, labels, absent, replies)
+
+
+def estimate(forget: pa.Table, settings: Settings) -> str:
+    """Rows, requests, tokens and price of labelling `forget`, before any request, and how they were estimated."""
+    samples = forget.select(["sample_id", "prompt", "response"]).to_pylist()
+    askings = plan(samples, settings)
+    texts = [message["content"] for asking in askings for message in asking.request.body["messages"]]
+    schema = count_tokens(prompt.canonical(prompt.SCHEMA)) if settings.structured else 0
+    sent = sum(map(count_tokens, texts)) + schema * len(askings)
+    answers = [samples[piece.row]["response"][piece.start : piece.end] for one in askings for piece in one.pieces]
+    got = sum(REPLY_FRAME + math.ceil(REPLY_SHARE * count_tokens(answer)) for answer in answers)
+    price = Price(**settings.prices.model_dump()).of(sent, got, settings.batch)
+    return (
+        f"rows: {len(samples)}\n"
+        f"requests: {len(askings)}\n"
+        f"tokens: {sent} of prompts and {got} of replies\n"
+        f"cost: {price:.2f} USD for {settings.model}{' through the Batch API' if settings.batch else ''}\n"
+        "Tokens are estimated from the length of the texts, those of replies from the length of the answers. Retries and"
+        " second askings come on top; replies that are stored already cost nothing again."
+    )
+
+
+def plan(samples: list[dict], settings: Settings) -> list[Asking]:
+    """All first requests: pieces in order, `rows_per_request` and at most `context_tokens` together, for every sample.
+
+    samples: rows with `prompt` and `response`. An answer without words is not asked about.
+    Raises UserError when the overlap is not below the context budget.
+    """
+    if settings.overlap >= settings.context_tokens:
+        raise UserError(
+            f"params.yaml: openai.overlap = {settings.overlap} is not allowed: it must be below openai.context_tokens"
+            f" = {settings.context_tokens}"
+        )
+    groups: list[list[Piece]] = []
+    room = 0
+    for row, sample in enumerate(samples):
+        text = sample["response"]
+        if not text.strip():
+            continue
+        for start, end in windows(text, settings.context_tokens, settings.overlap):
+            size = count_tokens(text[start:end])
+            if not groups or len(groups[-1]) == settings.rows_per_request or size > room:
+                groups.append([])
+                room = settings.context_tokens
+            groups[-1].append(Piece(row, start, end))
+            room -= size
+    return [_asking(samples, tuple(group), number, settings) for number in range(settings.samples) for group in groups]
+
+
+def _asking(
+    samples: list[dict], pieces: tuple[Piece, ...], sample: int, settings: Settings, missing: list[str] | None = None
+) -> Asking:
+    """A request for some pieces; with `missing` the second one, about words that are not in a single piece."""
+    rows = [(samples[piece.row]["prompt"], samples[piece.row]["response"][piece.start : piece.end]) for piece in pieces]
+    body = {
+        "model": settings.model,
+        "messages": prompt.messages(rows, missing),
+        settings.reply_tokens_name: settings.reply_tokens,
+    }
+    if settings.structured:
+        body["response_format"] = prompt.RESPONSE_FORMAT
+    if settings.temperature is not None:
+        body["temperature"] = settings.temperature
+    if settings.seed is not None:
+        body["seed"] = settings.seed + sample
+    return Asking(pieces, sample, request(settings.base_url, body, len(pieces), sample))
+
+
+def _mark(labels: Labels, askings: list[Asking], replies: dict[str, Reply | str]) -> list[Absent]:
+    """Put first replies into `labels`; the returned words that are not in their piece."""
+    absent = []
+    for asking in askings:
+        reply = replies[asking.request.key]
+        for number, piece in enumerate(asking.pieces):
+            if isinstance(reply, str):
+                labels.fail(piece, asking.sample, reply)
+                continue
+            _, missing = labels.mark(piece, asking.sample, reply.words[number])
+            if missing:
+                absent.append(Absent(piece, asking.sample, missing, []))
+    return absent
+
+
+def _found(
+    samples: list[dict], settings: Settings, labels: Labels, absent: list[Absent], replies: dict[str, Reply | str]
+) -> Found:
+    rows, without = [], []
+    for number, sample in enumerate(samples):
+        unwanted, scores = labels.votes(number)
+        rows += word_rows(sample["sample_id"], sample["response"], unwanted, scores)
+        if not any(unwanted):
+            without.append(sample["sample_id"])
+
+    def place(piece: Piece, sample: int) -> dict:
+        where = {"sample_id": samples[piece.row]["sample_id"], "sample": sample}
+        return where | {"start": piece.start, "end": piece.end}
+
+    failed = [place(piece, sample) | {"reason": reason} for piece, sample, reason in sorted(labels.failed)]
+    record = {
+        "rows_without_usable_reply": failed,
+        "words_not_in_answer": [
+            place(item.piece, item.sample) | {"words": item.words, "instead": item.instead}
+            for item in sorted(absent, key=lambda item: (item.piece, item.sample))
+        ],
+        "rows_without_unwanted": without,
+    }
+    counts = _usage([reply for reply in replies.values() if isinstance(reply, Reply)], settings) | {
+        "rows_without_usable_reply": len({item["sample_id"] for item in failed}),
+        "words_not_in_answer": sum(len(item.words) for item in absent),
+        "words_found_instead": sum(len(item.instead) for item in absent),
+    }
+    if settings.samples > 1 and (jaccard := labels.mean_pairwise_jaccard()) is not None:
+        counts["mean_pairwise_jaccard"] = round(jaccard, 6)
+    if failed or absent or without:
+        print(
+            f"openai: {counts['rows_without_usable_reply']} rows without a usable reply,"
+            f" {counts['words_not_in_answer']} returned words that are not in their answer"
+            f" ({counts['words_found_instead']} found instead), {len(without)} rows without unwanted words;"
+            " data/identifier.json lists them",
+            file=sys.stderr,
+        )
+    models = sorted({reply.model for reply in replies.values() if isinstance(reply, Reply)})
+    metadata = {
+        "version": "1",
+        "model": ", ".join(models) or settings.model,
+        "prompt_version": prompt.VERSION,
+        "prompt_sha256": prompt.sha256(),
+    }
+    return Found(rows, metadata, counts, record)
+
+
+def _usage(replies: list[Reply], settings: Settings) -> dict[str, int | float]:
+    """Number, tokens and price of the replies that were used, the same whether they were stored or not."""
+    price = Price(**settings.prices.model_dump())
+    tokens = [(reply.prompt_tokens or 0, reply.completion_tokens or 0, reply.batch) for reply in replies]
+    return {
+        "requests": len(replies),
+        "prompt_tokens": sum(sent for sent, _, _ in tokens),
+        "completion_tokens": sum(got for _, got, _ in tokens),
+        "requests_without_token_counts": sum(None in (r.prompt_tokens, r.completion_tokens) for r in replies),
+        "cost_usd": round(math.fsum(price.of(*some) for some in tokens), 6),
+    }
+
+
+def _service(settings: Settings, key: str, progress: bool) -> Service:
+    return Service(
+        base_url=settings.base_url,
+        key=key,
+        batch=settings.batch,
+        concurrency=settings.concurrency,
+        timeout=settings.timeout,
+        attempts=settings.attempts,
+        backoff=settings.backoff,
+        poll=settings.poll,
+        price=Price(**settings.prices.model_dump()),
+        progress=progress,
+    )
