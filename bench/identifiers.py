@@ -16,18 +16,15 @@ import argparse
 import csv
 import io
 import json
-import time
-from dataclasses import dataclass, fields
+from dataclasses import fields, replace
 from pathlib import Path
 
-import pyarrow as pa
+from annotations import Annotation, Setup, annotation, check_known, identified, known_identifiers, needs_asking, unseen
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tif import identify, masks, params, tables
+from tif import masks, params, tables
 from tif.errors import UserError, run
-from tif.identify import Resources
-from tif.identify import file as annotation_file
 from tif.report.comparison import Comparison, Line, Marks, Missing, fingerprint
 from tif.report.results import rounded
 
@@ -36,59 +33,17 @@ OUT = Path("metrics")
 ANSWERS = 10
 
 
-@dataclass(frozen=True)
-class Annotation:
-    """The rows of one identifier or file. seconds, cost: None where not known. details: how it was made."""
-
-    name: str
-    rows: list[dict]
-    seconds: float | None
-    cost: float | None
-    details: dict
-
-
-@dataclass(frozen=True)
-class Setup:
-    """The benchmark, all of params.yaml with the changes of `--set`, and the local source of each identifier."""
-
-    benchmark: str
-    forget: pa.Table
-    retain: pa.Table
-    blocks: dict
-    sources: dict[str, Path]
-
-    @property
-    def responses(self) -> dict[str, str]:
-        """sample_id -> answer."""
-        return dict(zip(self.forget["sample_id"].to_pylist(), self.forget["response"].to_pylist(), strict=True))
-
-
 def main() -> None:
     """Compare and write both files; print the table and why an identifier is not in it."""
     options = arguments()
     setup = prepare(options)
-    names = options.identifier or known_identifiers()
-    found: list[Annotation] = [annotation(setup, spec, "--file") for spec in options.file]
-    missing = []
-    reference = annotation(setup, options.reference, "--reference") if options.reference else None
-    if reference is None and None not in setup.forget["gold_spans"].to_pylist():
-        reference = identified(setup, "gold")
-        names = [name for name in names if name != "gold"]
-    for name in names:
-        reason = None if options.identifier else needs_asking(setup, name)
-        if reason is None:
-            try:
-                found.append(identified(setup, name))
-            except UserError as error:
-                if options.identifier:
-                    raise
-                reason = str(error)
-        if reason:
-            missing.append(Missing(identifier=name, reason=reason))
-    check_names([*found, *([reference] if reference else [])])
-    comparison = compare(setup, found, reference, missing)
+    rows = unseen(setup, options.without)
+    reference, found, missing = annotations(options, setup)
+    comparison = compare(setup, rows, reference, found, missing)
+    content = comparison.model_dump()
+    content["table"] = [rounded(line) for line in content["table"]]
+    shown = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     tables.write_text(OUT / "identifiers.csv", as_csv(comparison.table))
-    shown = json.dumps(rounded_lines(comparison.model_dump()), indent=1, ensure_ascii=False, allow_nan=False)
     tables.write_text(OUT / "identifiers.json", shown + "\n")
     show(comparison)
 
@@ -108,6 +63,13 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--source", metavar="NAME=PATH", **more, help="what identify.source is for this identifier (repeatable)"
+    )
+    parser.add_argument(
+        "--without",
+        metavar="PATH",
+        type=Path,
+        help="leave out of the comparison the forget rows that these JSON lines hold, for example those that an"
+        " identifier was fitted on",
     )
     parser.add_argument("-S", "--set", metavar="BLOCK.KEY=VALUE", **more, help="change a value of params.yaml")
     return parser.parse_args()
@@ -154,141 +116,95 @@ def benchmark_made() -> str:
         raise UserError(f"{card} is missing or damaged; run `dvc repro -f download`") from None
 
 
-def known_identifiers() -> list[str]:
-    """Every module or package of tif.identify."""
-    folder = Path(identify.__file__).parent
-    return sorted({path.stem for path in folder.glob("[a-z]*") if path.suffix == ".py" or path.is_dir()})
-
-
-def check_known(name: str, option: str) -> None:
-    """Raise UserError for a name that is no identifier."""
-    known = known_identifiers()
-    if name not in known:
-        hint = params.nearest(name, known)
-        raise UserError(f"{option}: there is no identifier '{name}'{hint}; known: {', '.join(known)}")
-
-
-def needs_asking(setup: Setup, name: str) -> str | None:
-    """Why an identifier does not run unless it is named, or None."""
-    module = params.choose("identify", name, "--identifier")
-    if hasattr(module, "estimate"):
-        return f"It costs money, so it runs only with --identifier {name}."
-    if "model" in module.Settings.model_fields and name not in setup.sources:
-        return f"It reads a language model: give a local one with --source {name}=PATH, or add --identifier {name}."
-    return None
-
-
-def identified(setup: Setup, name: str) -> Annotation:
-    """Run one identifier. Raises UserError for what it lacks."""
-    module = params.choose("identify", name, "--identifier")
-    if name not in setup.blocks:
-        raise UserError(f"params.yaml has no block '{name}'")
-    settings = params.validate(name, setup.blocks[name], module.Settings)
-    resources = Resources(
-        source=setup.sources.get(name),
-        compute=params.validate("compute", setup.blocks.get("compute"), params.Compute),
-        progress=params.validate("runtime", setup.blocks.get("runtime"), params.Runtime).progress,
-    )
-    begin = time.perf_counter()
-    found = module.identify(setup.forget, setup.retain, settings, resources)
-    seconds = time.perf_counter() - begin
-    masks.check_rows(found.rows, setup.responses, f"identifier {name}")
-    details = {**found.metadata, "settings": settings.model_dump(by_alias=True, mode="json")}
-    return Annotation(name, found.rows, seconds, float(found.counts.get("cost_usd", 0.0)), details)
-
-
-def annotation(setup: Setup, spec: str, option: str) -> Annotation:
-    """Read an annotation given as [NAME=]PATH[:FIELD]. Raises UserError."""
-    name, separator, rest = spec.partition("=")
-    if not separator:
-        name, rest = "", spec
-    path, _, field = rest.rpartition(":")
-    if field not in ("target_words", "not_common_words"):
-        path, field = rest, "target_words"
-    source = Path(path).expanduser()
-    if not source.is_file():
-        raise UserError(f"{option} {spec}: {path} is no file; give [NAME=]PATH or [NAME=]PATH:not_common_words")
-    name = name or source.stem
-    if source.suffix == ".parquet":
-        rows = tables.read(source, tables.SPANS).to_pylist()
-        masks.check_rows(rows, setup.responses, str(source))
-        return Annotation(name, rows, None, None, {})
-    settings = annotation_file.Settings(unwanted=field, punctuation=False)
-    found = annotation_file.identify(setup.forget, setup.retain, settings, Resources(source))
-    return Annotation(name, found.rows, None, None, {**found.metadata, "settings": settings.model_dump()})
-
-
-def check_names(annotations: list[Annotation]) -> None:
-    """Raise UserError where two have one name."""
-    names = [some.name for some in annotations]
-    twice = sorted({name for name in names if names.count(name) > 1})
+def annotations(options: argparse.Namespace, setup: Setup) -> tuple[Annotation | None, list[Annotation], list[Missing]]:
+    """The reference, all others, and what is missing. Raises UserError for whatever was asked for and cannot be had."""
+    found = [annotation(setup, spec, "--file") for spec in options.file]
+    names, missing = options.identifier or known_identifiers(), []
+    reference = annotation(setup, options.reference, "--reference") if options.reference else None
+    if reference is None and None not in setup.forget["gold_spans"].to_pylist():
+        reference = identified(setup, "gold")
+        names = [name for name in names if name != "gold"]
+    for name in names:
+        reason = None if options.identifier else needs_asking(setup, name)
+        if reason is None:
+            try:
+                found.append(identified(setup, name))
+            except UserError as error:
+                if options.identifier:
+                    raise
+                reason = str(error)
+        if reason:
+            missing.append(Missing(identifier=name, reason=reason))
+    called = [some.name for some in [*found, *([reference] if reference else [])]]
+    twice = sorted({name for name in called if called.count(name) > 1})
     if twice:
         raise UserError(f"two annotations are called '{twice[0]}'; give each --file and --reference its own NAME=")
+    return reference, found, missing
 
 
-def compare(setup: Setup, found: list[Annotation], reference: Annotation | None, missing: list[Missing]) -> Comparison:
-    """The table, reference first and then by falling F1, and the marks of some answers in the same order."""
-    groups = dict(zip(setup.forget["sample_id"].to_pylist(), setup.forget["group"].to_pylist(), strict=True))
-    everyone = [*([reference] if reference else []), *found]
-    frequency = next((some for some in everyone if some.name == "frequency"), None)
-    lines = [line(setup, some, reference, frequency, groups) for some in everyone]
+def compare(
+    setup: Setup, rows: list[dict], reference: Annotation | None, found: list[Annotation], missing: list[Missing]
+) -> Comparison:
+    """The table, reference first and then by falling F1, and the marks of some answers in the same order.
+
+    rows: the forget rows to compare on.
+    """
+    kept = {row["sample_id"] for row in rows}
+    everyone = [
+        replace(some, rows=[row for row in some.rows if row["sample_id"] in kept])
+        for some in [*([reference] if reference else []), *found]
+    ]
+    truth = everyone[0].rows if reference else None
+    frequency = next((some.rows for some in everyone if some.name == "frequency"), None)
+    lines = [line(rows, some, truth, frequency) for some in everyone]
     lines.sort(key=lambda line: (line.identifier != (reference and reference.name), -(line.f1 or 0), line.identifier))
-    by_name = {some.name: some for some in everyone}
-    forget = setup.forget.to_pylist()
-    count = min(ANSWERS, len(forget))
-    shown = [forget[k * len(forget) // count]["sample_id"] for k in range(count)]
-    flags = {
-        name: {key: "".join(str(int(row["unwanted"])) for row in some.rows if row["sample_id"] == key) for key in shown}
-        for name, some in by_name.items()
-    }
+    count = min(ANSWERS, len(rows))
+    shown = [rows[k * len(rows) // count]["sample_id"] for k in range(count)]
+    flags: dict[tuple[str, str], str] = {}
+    for some in everyone:
+        for row in some.rows:
+            key = some.name, row["sample_id"]
+            flags[key] = flags.get(key, "") + str(int(row["unwanted"]))
+    names = [line.identifier for line in lines]
     return Comparison(
         benchmark=setup.benchmark,
-        split=forget[0]["split"],
-        rows=len(forget),
-        fingerprint=fingerprint(forget),
+        split=rows[0]["split"],
+        rows=len(rows),
+        left_out=setup.forget.num_rows - len(rows),
+        fingerprint=fingerprint(setup.forget.to_pylist()),
         reference=reference.name if reference else None,
         table=lines,
         missing=missing,
-        answers=[
-            Marks(sample_id=key, unwanted={line.identifier: flags[line.identifier][key] for line in lines})
-            for key in shown
-        ],
+        answers=[Marks(sample_id=key, unwanted={name: flags.get((name, key), "") for name in names}) for key in shown],
     )
 
 
-def line(
-    setup: Setup,
-    some: Annotation,
-    reference: Annotation | None,
-    frequency: Annotation | None,
-    groups: dict[str, str],
-) -> Line:
-    """One row of the table."""
-    scores: dict[str, float | None] = dict.fromkeys(
+def line(rows: list[dict], some: Annotation, truth: list[dict] | None, frequency: list[dict] | None) -> Line:
+    """One row of the table. rows: forget rows; truth, frequency: spans of the reference and of `frequency`."""
+    groups = {row["sample_id"]: row["group"] for row in rows}
+    responses = {row["sample_id"]: row["response"] for row in rows}
+    numbers: dict[str, float | None] = dict.fromkeys(
         name for name, field in Line.model_fields.items() if field.annotation == float | None
     )
-    if reference:
-        agreement = masks.agreement(some.rows, reference.rows, groups)
+    if truth is not None:
+        agreement = masks.agreement(some.rows, truth, groups)
         for prefix, unit in (("", agreement.characters), ("word_", agreement.words)):
-            scores |= {f"{prefix}{field.name}": getattr(unit, field.name).value for field in fields(unit)}
-            scores |= {f"{prefix}f1_low": unit.f1.low, f"{prefix}f1_high": unit.f1.high}
-    if reference and frequency and some is not frequency:
-        above = masks.agreement_difference(some.rows, frequency.rows, reference.rows, groups).characters.f1
-        scores |= {"f1_above_frequency": above.value, "f1_above_frequency_low": above.low}
-        scores |= {"f1_above_frequency_high": above.high}
+            numbers |= {f"{prefix}{field.name}": getattr(unit, field.name).value for field in fields(unit)}
+            numbers |= {f"{prefix}f1_low": unit.f1.low, f"{prefix}f1_high": unit.f1.high}
+    if truth is not None and frequency is not None and some.name != "frequency":
+        above = masks.agreement_difference(some.rows, frequency, truth, groups).characters.f1
+        numbers |= {"f1_above_frequency": above.value, "f1_above_frequency_low": above.low}
+        numbers |= {"f1_above_frequency_high": above.high}
+    numbers |= {"seconds": some.seconds, "cost_usd": some.cost}
     marked = sum(not character.isspace() for row in some.rows if row["unwanted"] for character in row["text"])
-    characters = sum(not character.isspace() for text in setup.responses.values() for character in text)
-    kinds = [finding.kind for finding in masks.lint(some.rows, setup.responses)]
+    characters = sum(not character.isspace() for text in responses.values() for character in text)
+    kinds = [finding.kind for finding in masks.lint(some.rows, responses)]
     return Line(
-        **scores
-        | {
-            "identifier": some.name,
-            "unwanted_share": marked / characters if characters else 0.0,
-            "rows_without_unwanted": kinds.count("without_unwanted"),
-            "seconds": some.seconds,
-            "cost_usd": some.cost,
-            "details": json.dumps(some.details, ensure_ascii=False),
-        }
+        identifier=some.name,
+        unwanted_share=marked / characters if characters else 0.0,
+        rows_without_unwanted=kinds.count("without_unwanted"),
+        details=json.dumps(some.details, ensure_ascii=False),
+        **numbers,
     )
 
 
@@ -299,11 +215,6 @@ def as_csv(lines: list[Line]) -> str:
     writer.writeheader()
     writer.writerows(line.model_dump() for line in lines)
     return buffer.getvalue()
-
-
-def rounded_lines(content: dict) -> dict:
-    """The same with the numbers of the table cut to six digits."""
-    return content | {"table": [rounded(line) for line in content["table"]]}
 
 
 def show(comparison: Comparison) -> None:

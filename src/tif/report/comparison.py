@@ -67,11 +67,16 @@ class Marks(_Part):
 
 
 class Comparison(_Part):
-    """metrics/identifiers.json. fingerprint: of the forget set (see `fingerprint`). table, answers: reference first."""
+    """metrics/identifiers.json. table, answers: the reference first.
+
+    rows, left_out: forget samples compared on, and those that were left out. fingerprint: of the whole forget set (see
+    `fingerprint`).
+    """
 
     benchmark: str
     split: str
     rows: int
+    left_out: int
     fingerprint: str
     reference: str | None
     table: list[Line]
