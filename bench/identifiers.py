@@ -119,8 +119,9 @@ def benchmark_made() -> str:
 def annotations(options: argparse.Namespace, setup: Setup) -> tuple[Annotation | None, list[Annotation], list[Missing]]:
     """The reference, all others, and what is missing. Raises UserError for whatever was asked for and cannot be had."""
     found = [annotation(setup, spec, "--file") for spec in options.file]
-    names, missing = options.identifier or known_identifiers(), []
+    names, missing = list(dict.fromkeys(options.identifier)) or known_identifiers(), []
     reference = annotation(setup, options.reference, "--reference") if options.reference else None
+    check_names([some.name for some in [*found, *([reference] if reference else [])]])
     if reference is None and None not in setup.forget["gold_spans"].to_pylist():
         reference = identified(setup, "gold")
         names = [name for name in names if name != "gold"]
@@ -135,11 +136,14 @@ def annotations(options: argparse.Namespace, setup: Setup) -> tuple[Annotation |
                 reason = str(error)
         if reason:
             missing.append(Missing(identifier=name, reason=reason))
-    called = [some.name for some in [*found, *([reference] if reference else [])]]
-    twice = sorted({name for name in called if called.count(name) > 1})
-    if twice:
-        raise UserError(f"two annotations are called '{twice[0]}'; give each --file and --reference its own NAME=")
     return reference, found, missing
+
+
+def check_names(names: list[str]) -> None:
+    """Raise UserError for annotations of the same name, or with that of an identifier."""
+    for name in names:
+        if names.count(name) > 1 or name in known_identifiers():
+            raise UserError(f"two rows would be called '{name}'; give each --file and --reference its own NAME=")
 
 
 def compare(
