@@ -155,7 +155,7 @@ def _mention(
     own = set(person.facts.values())
     template = rng.choice(templates)
     values = {}
-    for kind in slots_in(template):
+    for kind in sorted(set(slots_in(template))):
         foreign = [[value for value in source.get(f"type {kind}", []) if value not in own] for source in sources]
         pool = foreign[0] or foreign[1]
         if not pool:
