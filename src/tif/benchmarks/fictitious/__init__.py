@@ -52,7 +52,7 @@ class Settings(Block):
     forget_share: float = Field(gt=0, lt=1)
     real_authors: int = Field(ge=1)
     world_facts: int = Field(ge=1)
-    language: Literal["en", "zh", "code"]
+    language: Literal["en", "zh", "ar", "code"]
     entanglement: float = Field(ge=0, le=1)
 
 
