@@ -47,15 +47,13 @@ class Record:
 
 
 def read_records(folder: Path, wanted: set[str]) -> list[Record]:
-    """The recorded batches that hold one of the `wanted` keys, in a fixed order. Raises UserError for a damaged file."""
+    """The recorded batches that hold one of the `wanted` keys. Raises UserError for a damaged file."""
     records = []
     for path in sorted(folder.glob("*.json")):
         try:
             record = Record(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
-            raise UserError(
-                f"{path} is damaged; without it the batch that it names is paid for again: remove it"
-            ) from None
+            raise UserError(f"{path} is damaged: remove it; the batch that it names is then paid for again") from None
         if wanted & set(record.rows):
             records.append(record)
     return records

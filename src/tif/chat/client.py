@@ -1,7 +1,6 @@
 """Asks a Chat Completions server for many replies at a time, with patience, and keeps each the moment it arrives."""
 
 import asyncio
-import itertools
 import json
 import random
 from collections.abc import Awaitable, Callable
@@ -46,7 +45,9 @@ class Session:
         Between two tries: the backoff, doubled each time and with jitter, or the server's Retry-After if it is longer.
         Raises Unusable when the last try gave an unusable reply; UserError for an error that stops the stage.
         """
-        for attempt in itertools.count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             if self.stopped.is_set():
                 raise Stopped
             try:
@@ -75,7 +76,7 @@ class Session:
             return
 
     async def completion(self, request: Request) -> dict:
-        """One try of a Chat Completion; see `prompt.read_completion`. Raises Unusable, UserError, or openai's errors."""
+        """One try; see `prompt.read_completion`. Raises Unusable, UserError, or an error of the package openai."""
         raw = await self.client.chat.completions.with_raw_response.create(**request.body)
         if "html" in raw.http_response.headers.get("content-type", ""):
             raise UserError(

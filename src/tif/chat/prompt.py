@@ -9,8 +9,8 @@ VERSION = "1"
 INSTRUCTION = """\
 You mark the words of an answer that give away what its question asks for.
 
-You get a JSON object with `rows`. Each row has an `id`, a `question` and an `answer`. An answer may be an excerpt from a \
-longer one; judge what you see. If the question is empty, it asks for every specific fact that the text states.
+You get a JSON object with `rows`. Each row has an `id`, a `question` and an `answer`. An answer may be an excerpt of \
+a longer one; judge what you see. If the question is empty, it asks for every specific fact that the text states.
 
 Return for every row its `id` and its `target_words`: those words of the answer that directly answer the question and \
 that suffice to answer it.

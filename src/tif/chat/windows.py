@@ -1,6 +1,7 @@
 """Cuts long answers into overlapping windows at sentence boundaries, and estimates tokens without a tokenizer."""
 
 import math
+from itertools import pairwise
 
 import regex
 
@@ -28,7 +29,7 @@ def sentences(text: str) -> list[Span]:
     exclamation or question mark anywhere, or a line break.
     """
     cuts = sorted({0, len(text), *(match.end() for match in _SENTENCE_END.finditer(text))})
-    return [(a, b) for a, b in zip(cuts, cuts[1:])]
+    return list(pairwise(cuts))
 
 
 def windows(text: str, budget: int, overlap: int) -> list[Span]:
@@ -72,4 +73,4 @@ def _cut(text: str, sentence: Span, budget: int) -> list[Span]:
             size = 0
         size += more
     cuts.append(end)
-    return list(zip(cuts, cuts[1:]))
+    return list(pairwise(cuts))

@@ -13,6 +13,7 @@ Rules:
 
 import math
 import sys
+from collections import Counter
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -131,9 +132,9 @@ def estimate(forget: pa.Table, settings: Settings) -> str:
     """Rows, requests, tokens and price of labelling `forget`, before any request, and how they were estimated."""
     samples = forget.select(["sample_id", "prompt", "response"]).to_pylist()
     askings = plan(samples, settings)
-    texts = [message["content"] for asking in askings for message in asking.request.body["messages"]]
+    texts = Counter(message["content"] for asking in askings for message in asking.request.body["messages"])
     schema = count_tokens(prompt.canonical(prompt.SCHEMA)) if settings.structured else 0
-    sent = sum(map(count_tokens, texts)) + schema * len(askings)
+    sent = sum(times * count_tokens(text) for text, times in texts.items()) + schema * len(askings)
     answers = [samples[piece.row]["response"][piece.start : piece.end] for one in askings for piece in one.pieces]
     got = sum(REPLY_FRAME + math.ceil(REPLY_SHARE * count_tokens(answer)) for answer in answers)
     price = Price(**settings.prices.model_dump()).of(sent, got, settings.batch)
@@ -142,8 +143,8 @@ def estimate(forget: pa.Table, settings: Settings) -> str:
         f"requests: {len(askings)}\n"
         f"tokens: {sent} of prompts and {got} of replies\n"
         f"cost: {price:.2f} USD for {settings.model}{' through the Batch API' if settings.batch else ''}\n"
-        "Tokens are estimated from the length of the texts, those of replies from the length of the answers. Retries and"
-        " second askings come on top; replies that are stored already cost nothing again."
+        "Tokens are estimated from the length of the texts, those of replies from the length of the answers. Retries"
+        " and second askings come on top; replies that are stored already cost nothing again."
     )
 
 

@@ -1,0 +1,309 @@
+"""The identifier openai against a real HTTP server on loopback: what it asks, labels, counts and reports."""
+
+import io
+import json
+import math
+from collections import Counter
+from email.utils import formatdate
+from time import time
+
+import pytest
+from chat_server import FAULTS, ChatServer, completion, label
+from openai_stage import KEY, settings
+
+from tif.errors import UserError
+from tif.identify import Found, Resources, openai
+
+PAIRS = [
+    ("Where was she born?", "She was born in Kuwait City, in 1956."),
+    ("What does he write?", "His genre is Noir; he loves noir films."),
+    ("Who is it?", ""),
+    ("Anything else?", "nothing that one could name"),
+]
+
+
+@pytest.fixture
+def server():
+    made = ChatServer()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def found(tmp_path, monkeypatch, samples, server):
+    """Label pairs (those above, by default) with changed settings."""
+    for variable in ("OPENAI_BASE_URL", "OPENAI_CUSTOM_HEADERS", "OPENAI_LOG"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("TIF_WORK", str(tmp_path / "work"))
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def identify(*pairs: tuple[str, str], progress: bool = False, **changes) -> Found:
+        block = settings(**{"base_url": server.url, **changes})
+        return openai.identify(samples(*(pairs or PAIRS)), samples(), block, Resources(progress=progress))
+
+    return identify
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """The files of the store."""
+    return lambda: sorted((tmp_path / "work").glob("openai/??/*.json"))
+
+
+def unwanted(result: Found) -> dict[str, list[str]]:
+    words: dict[str, list[str]] = {}
+    for row in result.rows:
+        words.setdefault(row["sample_id"], [])
+        if row["unwanted"]:
+            words[row["sample_id"]].append(row["text"])
+    return words
+
+
+def test_labels_counts_and_record(found, server, capsys):
+    result = found()
+    assert unwanted(result) == {
+        "forget/0000": ["She", "Kuwait", "City", "1956"],
+        "forget/0001": ["His", "Noir"],  # the exact word has a place, so the folded one is not looked for
+        "forget/0003": [],
+    }
+    assert len(server.bodies) == 3 and set(server.seen.values()) == {1}
+    assert result.metadata["model"] == "tiny-2000-01-01" and result.metadata["prompt_version"] == "1"
+    assert len(result.metadata["prompt_sha256"]) == 64
+    sent = [json.loads(body) for body in server.bodies]
+    usage = [server.complete(body)["usage"] for body in sent]
+    asked, got = (sum(one[name] for one in usage) for name in ("prompt_tokens", "completion_tokens"))
+    assert result.counts == {
+        "requests": 3,
+        "prompt_tokens": asked,
+        "completion_tokens": got,
+        "requests_without_token_counts": 0,
+        "cost_usd": round((asked * 1.0 + got * 2.0) / 1e6, 6),
+        "rows_without_usable_reply": 0,
+        "words_not_in_answer": 0,
+        "words_found_instead": 0,
+    }
+    assert result.record["rows_without_unwanted"] == ["forget/0002", "forget/0003"]
+    assert "2 rows without unwanted words" in capsys.readouterr().err
+    body = sent[0]
+    assert (body["model"], body["temperature"], body["max_completion_tokens"]) == ("tiny", 0.0, 500)
+    assert body["response_format"]["json_schema"]["strict"] is True and "seed" not in body
+
+
+def test_a_second_run_asks_nothing_and_finds_the_same(found, server):
+    first = found()
+    assert found(concurrency=1, timeout=9.0, attempts=2, backoff=0.5, batch=True, progress=True) == first
+    dearer = found(prices={"prompt": 5.0, "completion": 5.0, "batch": 1.0})
+    assert (dearer.rows, dearer.record) == (first.rows, first.record) and dearer.counts != first.counts
+    assert len(server.bodies) == 3
+
+
+def test_what_changes_no_label_is_not_in_the_outputs():
+    changes = {"concurrency": 3, "timeout": 9.0, "attempts": 2, "backoff": 0.5, "poll": 3.0, "batch": True}
+    prices = {"prompt": 5.0, "completion": 5.0, "batch": 1.0}
+    assert settings(**changes, prices=prices).model_dump() == settings().model_dump()
+    assert settings(samples=2).model_dump() != settings().model_dump()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model": "other"}, {"temperature": None}, {"reply_tokens": 501}, {"structured": False}, {"seed": 3}],
+    ids=str,
+)
+def test_what_decides_a_reply_is_asked_anew(found, server, stored, change):
+    found()
+    found(**change)
+    assert len(server.bodies) == 6 == len(stored())
+
+
+def test_a_damaged_reply_is_asked_again(found, server, stored):
+    first = found()
+    one, two, three = stored()
+    one.write_text(one.read_text()[:-20])
+    two.write_text(two.read_text().replace("target_words", "target_word"))
+    three.write_bytes(b"\xff\x00")
+    assert found() == first
+    assert len(server.bodies) == 6
+    one.write_text(one.read_text().replace("tiny", "tall"))  # still JSON of the right form
+    assert found() == first and len(server.bodies) == 7
+
+
+def test_words_that_are_not_there_are_asked_for_once_more_then_dropped(found, server):
+    def paraphrase(answer: str, second: bool) -> list[str]:
+        if "Kuwait" in answer:
+            return ["Kuwait", "1956"] if second else ["city", "the year 1956", "KUWEIT"]
+        return ["Mystery"] if "genre" in answer else [".", " ", "."]
+
+    server.label = paraphrase
+    result = found()
+    assert unwanted(result) == {"forget/0000": ["Kuwait", "City", "1956"], "forget/0001": [], "forget/0003": []}
+    assert len(server.bodies) == 5  # "." is dropped without asking
+    named = [json.loads(body)["messages"][-2]["content"] for body in server.bodies[3:]]
+    assert any("the year 1956" in text and "KUWEIT" in text and "city" not in text for text in named)
+    entries = [(item["sample_id"], item["words"], item["instead"]) for item in result.record["words_not_in_answer"]]
+    assert entries == [
+        ("forget/0000", ["the year 1956", "KUWEIT"], ["Kuwait", "1956"]),
+        ("forget/0001", ["Mystery"], []),
+        ("forget/0003", ["."], []),
+    ]
+    assert (result.counts["words_not_in_answer"], result.counts["words_found_instead"]) == (4, 2)
+    assert found() == result and len(server.bodies) == 5  # second askings are stored too
+
+
+def test_samples_vote(found, server):
+    """Three samples mark {A1}, {A1, B2} and {A1, B2, C3}: scores 1, 2/3, 1/3; Jaccards 1/2, 1/3, 2/3: mean 1/2."""
+    server.complete = lambda body: completion(
+        json.dumps({"rows": [{"id": 1, "target_words": ["A1", "B2", "C3"][: body["seed"] - 9]}]}), body
+    )
+    result = found(("Which?", "A1 then B2 then C3."), samples=3, seed=10)
+    scores = {row["text"]: (row["unwanted"], round(row["score"], 4)) for row in result.rows if row["score"]}
+    assert scores == {"A1": (True, 1.0), "B2": (True, 0.6667), "C3": (False, 0.3333)}
+    assert result.counts["mean_pairwise_jaccard"] == 0.5 and len(server.bodies) == 3
+
+
+def test_equal_rows_are_asked_about_once_a_sample(found, server, stored):
+    result = found(PAIRS[0], PAIRS[0], samples=2)
+    assert len(server.bodies) == 2 == len(stored()) and len(set(server.bodies)) == 1
+    assert result.counts["mean_pairwise_jaccard"] == 1.0
+
+
+def test_rows_of_an_unusable_group_are_asked_one_by_one_and_the_bad_one_reported(found, server):
+    server.fault = lambda body, number: "refused" if "Anna4" in body else None
+    result = found(*[("Who?", f"It is Anna{number}.") for number in range(7)], rows_per_request=3)
+    words = unwanted(result)
+    assert words.pop("forget/0004") == []
+    assert all(some == ["It", f"Anna{int(name[-1])}"] for name, some in words.items()) and len(words) == 6
+    # three groups, the second of them four times; then its three rows, one of them four times
+    assert len(server.bodies) == 2 + 4 + 2 + 4
+    assert result.record["rows_without_usable_reply"] == [
+        {"sample_id": "forget/0004", "sample": 0, "start": 0, "end": 12, "reason": "refused"}
+    ]
+    assert result.counts["rows_without_usable_reply"] == 1
+
+
+def test_gibberish_ends_in_reported_rows(found, server, stored):
+    server.complete = lambda body: completion("%% what? {[" * 3, body)
+    reasons = Counter(item["reason"] for item in found().record["rows_without_usable_reply"])
+    assert reasons == {"malformed": 3} and not stored()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_is_tried_again(found, server, fault):
+    good = found(model="good")
+    server.fault = lambda body, number: fault if number < 2 else None
+    result = found(timeout=0.3 if fault == "hang" else 20.0)
+    assert result.rows == good.rows and set(server.seen.values()) == {1, 3}
+
+
+def test_a_document_of_175_000_words(found, server):
+    """Every tenth sentence holds a year; all are found, in windows within the budget."""
+    sentences = [
+        f"In the year {1000 + n} it rained." if n % 10 == 0 else "then nothing of any note came to pass here."
+        for n in range(20_400)
+    ]
+    text = " ".join(sentences)
+    assert len(text.split()) > 175_000
+    server.label = lambda answer, second: [word for word in label(answer) if word != "In"]
+    result = found(("", text), reply_tokens=4000, context_tokens=4000)
+    assert unwanted(result)["forget/0000"] == [str(1000 + n) for n in range(0, 20_400, 10)]
+    asked = [json.loads(json.loads(body)["messages"][-1]["content"])["rows"][0]["answer"] for body in server.bodies]
+    assert 50 < len(asked) < 70 and all(math.ceil(len(part) / 4) <= 4000 for part in asked)
+
+
+def test_estimate(found, samples, server, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    text = openai.estimate(samples(*PAIRS), settings(base_url=server.url))
+    lines = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+    assert (lines["rows"], lines["requests"]) == ("4", "3") and lines["cost"].startswith("0.00 USD for tiny")
+    sent, got = (int(word) for word in lines["tokens"].split() if word.isdigit())
+    assert not server.paths
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    counts = found().counts
+    assert counts["prompt_tokens"] < sent < 1.5 * counts["prompt_tokens"]
+    assert counts["completion_tokens"] / 3 < got < 3 * counts["completion_tokens"]
+    cost = [
+        openai.estimate(samples(*PAIRS * 2000), settings(batch=batch)).split("cost: ")[1] for batch in (False, True)
+    ]
+    assert float(cost[0].split()[0]) == pytest.approx(2 * float(cost[1].split()[0]), abs=0.011)
+
+
+@pytest.mark.parametrize(
+    ("environment", "changes", "message"),
+    [
+        ({"OPENAI_API_KEY": ""}, {}, "set the environment variable OPENAI_API_KEY"),
+        ({"OPENAI_API_KEY": "sk-with\na-break"}, {}, "holds a space, a line break"),
+        ({"OPENAI_BASE_URL": "http://elsewhere/v1"}, {}, "OPENAI_BASE_URL"),
+        ({"TIF_WORK": "/dev/null/x"}, {}, "the work folder .* cannot be made"),
+        ({}, {"overlap": 2000}, "openai.overlap = 2000 is not allowed"),
+    ],
+)
+def test_bad_input_stops_before_any_request(found, server, monkeypatch, environment, changes, message):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message) as error:
+        found(**changes)
+    assert not server.paths and "sk-" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("html", "answers with a web page"),
+        ((404, {"message": "no model tiny"}), "HTTP 404: no model tiny"),
+        ((400, {"message": "response_format?"}), "openai.structured = false"),
+        ((403, {"message": f"not with {KEY}"}), "refuses the key in OPENAI_API_KEY (HTTP 403)"),
+        ((429, {"message": "pay!", "code": "insufficient_quota"}), "no credit left"),
+        ((500, {"message": f"bad {KEY[:9]}***{KEY[-4:]}"}), "gave up after 3 tries, last: HTTP 500: bad [hidden]"),
+        ("drop", "gave up after 3 tries, last: the connection fails"),
+        ("hang", "gave up after 3 tries, last: no reply within 0.3 s"),
+    ],
+    ids=str,
+)
+def test_errors_of_the_server_give_one_message_and_keep_what_came(found, server, stored, fault, message):
+    """The first row is answered, and its reply is kept; the second fails."""
+    server.fault = lambda body, number: fault if "Noir" in body else None
+    with pytest.raises(UserError) as error:
+        found(attempts=3, concurrency=1, timeout=0.3 if fault == "hang" else 20.0)
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert KEY not in str(error.value) and KEY[-4:] not in str(error.value)
+    assert error.value.__suppress_context__ or error.value.__context__ is None  # what is shown with it
+    assert len(stored()) == 1
+    served = len(server.bodies)
+    server.fault = lambda body, number: None
+    found()
+    assert len(server.bodies) == served + 2
+
+
+@pytest.mark.parametrize(("code", "reason"), [("context_length_exceeded", "too long"), ("content_filter", "refused")])
+def test_a_row_that_the_server_does_not_take_is_reported(found, server, code, reason):
+    server.fault = lambda body, number: (400, {"code": code}) if "Noir" in body else None
+    assert [item["reason"] for item in found().record["rows_without_usable_reply"]] == [reason]
+
+
+def test_no_server_at_all(found):
+    with pytest.raises(UserError, match="gave up after 2 tries, last: the connection fails"):
+        found(base_url="http://127.0.0.1:9/v1", attempts=2)
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_is_honoured(found, server, form):
+    server.fault = lambda body, number: "429" if number == 0 else None
+    server.retry_after = "1" if form == "seconds" else formatdate(time() + 2.5, usegmt=True)  # whole seconds
+    begin = time()
+    found()
+    assert len(server.bodies) == 6 and 1.0 < time() - begin < 10
+
+
+def test_a_wait_of_a_day_is_not_waited_for(found, server):
+    server.fault, server.retry_after = (lambda body, number: "429"), "86400"
+    with pytest.raises(UserError, match="asks to wait 86400 s"):
+        found()
+
+
+def test_the_bar_shows_rows_retries_tokens_and_money(found, server, monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr("sys.stderr", screen)
+    server.fault = lambda body, number: "500" if number == 0 else None
+    found(progress=True)
+    shown = screen.getvalue()
+    assert "openai: rows: 100%" in shown and "3/3" in shown
+    assert "retries=3" in shown and "tokens=" in shown and "usd=0.00" in shown
