@@ -15,8 +15,11 @@ from numbers import Real
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import Tokenizer
 from scipy.special import expit, gammaln, logsumexp
 from scipy.stats import ks_2samp
+
+from tif.masks import is_punctuation, words
 
 UTILITY_SETS = ("retain", "real_authors", "world_facts")
 UTILITY_MEASURES = ("probability", "rouge", "truth_ratio")
@@ -155,16 +158,34 @@ def exact_memorization(correct: ArrayLike) -> float:
 
 
 def rouge_recall(reference: str, generated: str) -> float:
-    """ROUGE-L recall with stemming: length of the longest common subsequence of words / words of `reference`.
+    """ROUGE-L recall: length of the longest common subsequence of words / words of `reference`. Returns 0 to 1.
 
-    Returns 0 to 1. Words are runs of a-z and 0-9 (the tokenizer of rouge-score): other scripts score 0.
+    Words are those of the rouge-score package: runs of a-z and 0-9, with stemming. It sees nothing of other scripts, so
+    where more than half of the letters and digits of `reference` are neither a-z nor 0-9 (case aside), both texts are
+    cut into `masks.words` instead, case folded, without punctuation and stemming: each Han ideograph is a word.
     """
-    return float(_scorer().score(reference, generated)["rougeL"].recall)
+    scorer = _words_scorer() if _is_foreign(reference) else _scorer()
+    return float(scorer.score(reference, generated)["rougeL"].recall)
 
 
 @cache
 def _scorer() -> RougeScorer:
     return RougeScorer(["rougeL"], use_stemmer=True)
+
+
+@cache
+def _words_scorer() -> RougeScorer:
+    return RougeScorer(["rougeL"], tokenizer=_Words())
+
+
+class _Words(Tokenizer):
+    def tokenize(self, text: str) -> list[str]:
+        return [text[a:b].casefold() for a, b in words(text) if not is_punctuation(text[a:b])]
+
+
+def _is_foreign(text: str) -> bool:
+    signs = [character for character in text.lower() if character.isalnum()]
+    return sum(not character.isascii() for character in signs) > len(signs) / 2
 
 
 def _log10_exact_pvalue(statistic: float, n: int, m: int) -> float:
