@@ -5,13 +5,14 @@ import asyncio
 from tif.chat.progress import Progress
 from tif.chat.service import Service
 from tif.chat.store import Reply, Request, Store
+from tif.errors import UserError
 
 
 def collect(title: str, requests: list[Request], service: Service, store: Store) -> dict[str, Reply | str]:
     """Key -> the reply, or the reason why there is no usable one (`prompt.Unusable`).
 
     title: what the progress bar calls the requests. Raises UserError when the server refuses or stays away; what has
-    arrived by then is stored.
+    arrived by then is stored; and when a batch was begun with some of them, which would then be paid for twice.
     """
     unique = {request.key: request for request in requests}
     stored = {key: store.get(key, request.rows) for key, request in unique.items()}
@@ -22,6 +23,12 @@ def collect(title: str, requests: list[Request], service: Service, store: Store)
     # Here and not above: they import the package openai, without which an estimate and a run from the store do well.
     from tif.chat import batch, client
 
+    if not service.batch and (records := batch.read_records(store.folder / "batches", {one.key for one in missing})):
+        raise UserError(
+            f"{len(missing)} requests are not answered, and a batch that may hold them was begun and not ended: run"
+            " with openai.batch = true to get what it has, or give it up by removing"
+            f" {records[0].path(store.folder / 'batches')}"
+        )
     ask_all = batch.ask_all if service.batch else client.ask_all
     rows = sum(request.rows for request in unique.values())
     progress = Progress(title, rows, rows - sum(request.rows for request in missing), service)

@@ -101,7 +101,7 @@ def said(message: str, key: str) -> str:
         return "a web page"
     parts = [key[:4], key[-4:]] if len(key) >= 8 else []  # a shorter one is no secret, and parts of it are in any text
     hidden = [
-        "[hidden]" if "sk-" in word or "**" in word or any(part in word for part in parts) else word
+        "[hidden]" if re.search(r"\bsk-", word) or "**" in word or any(part in word for part in parts) else word
         for word in message.split()
     ]
     text = " ".join(hidden)

@@ -1,0 +1,196 @@
+"""The identifier openai through the Batch API of a server on loopback: submit, poll, resume after a kill, merge."""
+
+import json
+import time
+from itertools import pairwise
+
+import pytest
+from chat_server import ChatServer
+from openai_stage import KEY, OUTPUTS, Stage, settings
+
+from tif.chat import batch
+from tif.errors import UserError
+from tif.identify import Resources, openai
+
+PAIRS = [(f"Where is {n}?", f"It is in Town{n} since {1900 + n}.") for n in range(12)]
+
+
+@pytest.fixture
+def server():
+    made = ChatServer()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def found(tmp_path, monkeypatch, samples, server):
+    """Label the pairs through the Batch API."""
+    monkeypatch.setenv("TIF_WORK", str(tmp_path / "work"))
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def identify(**changes):
+        block = settings(**{"base_url": server.url, "batch": True, **changes})
+        return openai.identify(samples(*PAIRS), samples(), block, Resources())
+
+    return identify
+
+
+@pytest.fixture
+def records(tmp_path):
+    return lambda: list((tmp_path / "work/openai/batches").glob("*.json"))
+
+
+def test_the_same_labels_at_half_the_price(found, server, records, tmp_path):
+    result = found()
+    assert len(server.batches) == 1 and "/v1/chat/completions" not in server.paths
+    first = server.files["file_0"].splitlines()
+    assert len(first) == 12 and len({json.loads(line)["custom_id"] for line in first}) == 12
+    assert found(batch=False) == result and not records()
+    (tmp_path / "work/openai").rename(tmp_path / "elsewhere")
+    full = found(batch=False)
+    assert (full.rows, full.record, full.metadata) == (result.rows, result.record, result.metadata)
+    assert result.counts["cost_usd"] == pytest.approx(full.counts["cost_usd"] / 2, abs=1e-6)
+    assert server.paths.count("/v1/chat/completions") == 12
+
+
+def test_faulty_lines_are_submitted_again_and_no_other(found, server):
+    tried: dict[str, int] = {}
+    faults = {
+        "Town1 ": (429, {"message": "busy"}),
+        "Town2 ": (500, {"message": "oops"}),
+        "Town3 ": (0, {"code": "batch_expired", "message": "too late"}),
+    }
+
+    def once(body: dict):
+        question = body["messages"][-1]["content"]
+        for town, fault in faults.items():
+            if town in question and not tried.setdefault(town, 0):
+                tried[town] += 1
+                return fault
+        return None
+
+    server.line_fault = once
+    result = found()
+    assert [len(server.files[one["input_file_id"]].splitlines()) for one in server.batches.values()] == [12, 3]
+    assert all(row["unwanted"] for row in result.rows if row["text"].startswith("Town"))
+    assert set(server.served.values()) == {1}
+
+
+def test_content_that_fails_three_times_is_reported(found, server, records):
+    server.line_fault = lambda body: (
+        (400, {"code": "content_filter", "message": "no"}) if "Town7 " in body["messages"][-1]["content"] else None
+    )
+    result = found()
+    assert [(one["sample_id"], one["reason"]) for one in result.record["rows_without_usable_reply"]] == [
+        ("forget/0007", "refused")
+    ]
+    assert len(server.batches) == 3 and not records()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ((401, {"message": "bad key"}), "refuses the key"),
+        ((404, {"message": "no such model"}), "HTTP 404: no such model"),
+        ((503, {"message": "busy"}), "1 requests still fail after 3 batches, last: HTTP 503: busy"),
+    ],
+)
+def test_lines_that_stop_the_stage_leave_the_others_stored(found, server, tmp_path, line, message):
+    server.line_fault = lambda body: line if "Town7 " in body["messages"][-1]["content"] else None
+    with pytest.raises(UserError) as error:
+        found()
+    assert message in str(error.value) and len(list((tmp_path / "work/openai").glob("??/*.json"))) == 11
+    server.line_fault = lambda body: None
+    found()
+    assert set(server.served.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [("failed", "refuses the batch batch_0: line 1 is no JSON"), ("cancelled", "batch_0 was cancelled")],
+)
+def test_a_batch_that_ends_badly(found, server, records, end, message):
+    server.end = end
+    with pytest.raises(UserError, match=message):
+        found()
+    assert not records()
+    server.end = "completed"
+    found()
+    assert set(server.served.values()) == {1} and len(server.batches) == (2 if end == "failed" else 1)
+
+
+def test_an_expired_batch_is_completed_by_another(found, server):
+    server.end = "expired"
+    server.line_fault = lambda body: (
+        (0, {"code": "batch_expired"})
+        if len(server.batches) == 1 and "Town1" in body["messages"][-1]["content"]
+        else None
+    )
+    found()
+    assert len(server.batches) == 2 and set(server.served.values()) == {1}
+
+
+@pytest.mark.parametrize("moment", ["running", "created", "uploaded"])
+def test_a_killed_run_finds_its_batch_again(tmp_path, samples, server, moment):
+    """Killed while the batch runs, before its name was written down, and before it was created."""
+    stage = Stage(tmp_path, samples(*PAIRS), base_url=server.url, batch=True)
+    server.looks = 10**9
+    process = stage.start()
+    while not server.batches or not all(json.loads(path.read_text())["batch_id"] for path in records_of(stage)):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    (path,) = records_of(stage)
+    if moment != "running":
+        path.write_text(json.dumps({**json.loads(path.read_text()), "batch_id": None}))
+    if moment == "uploaded":
+        server.batches.clear()
+    server.looks = 2
+    done = stage.run()
+    assert done.returncode == 0, done.stderr
+    assert len(server.batches) == 1 and set(server.served.values()) == {1} and len(server.served) == 12
+    assert server.paths.count("/v1/batches") == (2 if moment == "uploaded" else 1)
+    assert all((stage.folder / name).exists() for name in OUTPUTS) and not records_of(stage)
+
+
+def records_of(stage: Stage) -> list:
+    return list(stage.work.glob("openai/batches/*.json"))
+
+
+def test_a_batch_that_the_server_forgot(found, server, records, monkeypatch):
+    server.looks = 10**9
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(batch.asyncio, "sleep", interrupted)
+        found()
+    with pytest.raises(UserError, match=r"run with openai\.batch = true"):
+        found(batch=False)
+    assert not server.bodies
+    server.batches.clear()
+    with pytest.raises(UserError, match="does not know the batch batch_0"):
+        found()
+    (path,) = records()
+    path.write_text("{")
+    with pytest.raises(UserError, match="is damaged: remove it"):
+        found()
+    path.unlink()
+    server.looks = 1
+    assert found().counts["requests"] == 12
+
+
+async def interrupted(seconds: float) -> None:
+    raise KeyboardInterrupt
+
+
+def test_files_stay_within_the_limits(found, server, monkeypatch):
+    monkeypatch.setattr(batch, "MOST_REQUESTS", 5)
+    result = found()
+    sizes = [len(server.files[one["input_file_id"]].splitlines()) for one in server.batches.values()]
+    assert sorted(sizes) == [2, 5, 5] and result.counts["requests"] == 12
+
+
+def test_chunks():
+    lines = [(str(n), b"x" * size) for n, size in enumerate([4, 4, 4, 11, 1, 1, 1])]
+    groups = [[key for key, _ in group] for group in batch.chunks(lines, 3, 10)]
+    assert groups == [["0", "1"], ["2"], ["3"], ["4", "5", "6"]]
+    assert all(int(one[-1]) + 1 == int(other[0]) for one, other in pairwise(groups))

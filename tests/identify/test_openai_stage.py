@@ -1,0 +1,173 @@
+"""The stage with the identifier openai as processes: killed, two at once, as a DVC experiment, and without leaks."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pyarrow.parquet as pq
+import pytest
+from chat_server import FAULTS, ChatServer, digest
+from openai_stage import KEY, OUTPUTS, ROOT, Stage
+
+from tif import tables
+from tif.chat.store import request
+
+PAIRS = [("Where was she born?", "She was born in Kuwait City, in 1956."), ("What?", "His genre is Noir.")]
+
+
+@pytest.fixture
+def server():
+    made = ChatServer()
+    yield made
+    made.close()
+
+
+def many(count: int) -> list[tuple[str, str]]:
+    towns = ("Arlen", "Brunov", "Castell", "Dorwick")
+    return [(f"Where is {n}?", f"number {n} is in {towns[n % 4]}, which Is {n % 7} miles away.") for n in range(count)]
+
+
+def often_wrong(answer: str, second: bool) -> list[str]:
+    """Labels in another case in every third answer, and a word that is not there in every ninth."""
+    words = answer.replace(",", " ").rstrip(".").split()
+    found = [word for word in words if word[0].isupper() or word[0].isdigit()]
+    if second:
+        return found[:1]
+    if digest(answer) % 3 == 0:
+        found = [word.upper() for word in found]
+    return [*found, "Elsewhere"] if digest(answer) % 9 == 0 else found
+
+
+def faulty(body: str, number: int) -> str | None:
+    """30 % of the replies, each kind; never more than three times for one body, so that four tries suffice."""
+    chance = digest(f"{number} {body}")
+    return FAULTS[chance // 100 % len(FAULTS)] if number < 3 and chance % 100 < 30 else None
+
+
+def test_2000_rows_with_faults_and_three_kills(tmp_path, samples, server):
+    forget = samples(*many(2000))
+    options = {"base_url": server.url, "concurrency": 32, "timeout": 2.0, "attempts": 12}
+    server.label = often_wrong
+    calm = Stage(tmp_path / "calm", forget, **options)
+    expected = calm.good()
+    assert set(server.seen.values()) == {1} and len(server.seen) > 2200  # with the second askings
+
+    server.fault, server.hang = faulty, 3.0
+    for log in (server.bodies, server.seen, server.served):
+        log.clear()
+    rough = Stage(tmp_path / "rough", forget, **options)
+    stored_at_kill = []
+    for goal in (400, 1000, 1600):
+        process = rough.start()
+        while len(rough.stored()) < goal:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.02)
+        process.kill()
+        process.communicate()
+        assert not any((rough.folder / name).exists() for name in OUTPUTS)
+        stored_at_kill.append((len(server.bodies), rough.stored()))
+    assert rough.good() == expected
+
+    key = {body: request(server.url, json.loads(body), 1, 0).key for body in server.seen}
+    for asked_before, stored in stored_at_kill:
+        asked_after = {key[body] for body in server.bodies[asked_before:]}
+        assert not asked_after & stored
+    # besides those in flight at a kill, every good reply was given once
+    repeated = sum(times - 1 for times in server.served.values())
+    assert repeated <= len(stored_at_kill) * options["concurrency"]
+    assert rough.stored() == set(key.values()) == calm.stored()
+    faults = Counter(faulty(body, number) for body, seen in server.seen.items() for number in range(seen))
+    assert all(faults[kind] > 20 for kind in FAULTS)
+    assert 0.25 < 1 - faults[None] / faults.total() < 0.35
+
+
+def test_two_processes_at_once_pay_once(tmp_path, samples, server):
+    server.delay = 0.3
+    one = Stage(tmp_path / "one", samples(*PAIRS), base_url=server.url)
+    other = Stage(tmp_path / "other", samples(*PAIRS), base_url=server.url)
+    other.work = one.work
+    processes = [one.start(), other.start()]
+    assert [process.communicate(timeout=60)[1] for process in processes] == ["", ""]
+    assert len(server.bodies) == 2
+    assert all((one.folder / name).read_bytes() == (other.folder / name).read_bytes() for name in OUTPUTS)
+
+
+def test_the_key_is_nowhere(tmp_path, samples, server):
+    """After a good run with the log of the package, and refused ones whose replies repeat the key or parts of it."""
+    stage = Stage(tmp_path, samples(*PAIRS), base_url=server.url)
+    server.key = KEY
+    runs = [stage.run(env={"OPENAI_LOG": "debug"}, progress=True)]
+    assert runs[0].returncode == 0 and "DEBUG" in runs[0].stderr
+    server.label = lambda answer, second: [KEY, "City"]
+    runs.append(stage.run(model="repeats it in the reply"))
+    wrong = "sk-wrong-0123456789abcd"
+    runs.append(stage.run(model="b", key=wrong))
+    server.key = None
+    server.fault = lambda body, number: (503, {"message": f"Bearer {KEY}"})
+    runs.append(stage.run(model="c", attempts=2, progress=True))
+    server.label, server.line_fault = (
+        (lambda answer, second: [KEY]),
+        (lambda body: (401, {"message": f"no {KEY[:10]}"})),
+    )
+    runs.append(stage.run(model="d", batch=True))
+    assert [run.returncode for run in runs] == [0, 0, 1, 1, 1]
+    shown = "".join(run.stdout + run.stderr for run in runs)
+    assert shown.count("refuses the key in OPENAI_API_KEY") == 2 and "HTTP 503: Bearer [hidden]" in shown
+    reasons = [item["reason"] for item in stage.record()["rows_without_usable_reply"]]
+    assert reasons == ["malformed", "malformed"]
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 8
+    for place, content in [("output", shown.encode()), *((path, path.read_bytes()) for path in files)]:
+        for secret in (KEY, KEY[:10], KEY[-5:], wrong, wrong[:8], wrong[-5:]):
+            assert secret.encode() not in content, f"{secret} in {place}"
+
+
+def test_without_a_key_the_stage_stops_but_estimates(tmp_path, samples, server):
+    stage = Stage(tmp_path, samples(*PAIRS), base_url=server.url)
+    done = stage.run(key=None)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: identify.method = openai needs a key: set the environment variable")
+    done = stage.run("--estimate", key=None)
+    assert done.returncode == 0 and done.stderr == "" and "rows: 2\nrequests: 2\n" in done.stdout
+    assert not server.paths and not stage.work.exists() and not (stage.folder / "metrics").exists()
+
+
+def test_an_experiment_in_another_folder_asks_nothing_again(tmp_path, samples, server):
+    """`dvc exp run --temp` runs elsewhere and shares the work folder by its cache; so does one from the queue."""
+    stage = Stage(tmp_path, samples(*PAIRS), base_url=server.url)
+    stage.write_params(progress=False)
+    for name in ("src", "stages"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    outs = {"outs": ["data/spans.parquet", "data/identifier.json"], "metrics": ["metrics/identify.json"]}
+    params = ["identify", "openai", "compute"]
+    deps = ["data/benchmark"]
+    identify = {"cmd": "python stages/identify.py", "params": params, "deps": deps, **outs}
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"identify": identify}}))
+    environment = {name: value for name, value in os.environ.items() if name != "TIF_WORK"}
+    environment |= {"OPENAI_API_KEY": KEY, "PYTHONPATH": "src"}
+    environment["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
+    for role in ("AUTHOR", "COMMITTER"):
+        environment |= {f"GIT_{role}_NAME": "t", f"GIT_{role}_EMAIL": "t@example.org"}
+
+    def run(*command: str) -> None:
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    run("git", "init", "-q")
+    run("dvc", "init", "-q")
+    run("git", "add", "-A")
+    run("git", "commit", "-q", "-m", "start")
+    run("dvc", "exp", "run", "--temp", "-S", "openai.concurrency=3")
+    assert len(server.bodies) == 2
+    run("dvc", "exp", "run", "--temp", "-S", "openai.concurrency=4")
+    run("dvc", "repro", "-q")
+    assert len(server.bodies) == 2
+    assert len(list((tmp_path / ".dvc/tif-work/openai").glob("??/*.json"))) == 2
+    status = subprocess.run(["git", "status", "--short"], cwd=tmp_path, capture_output=True, text=True).stdout
+    assert "tif-work" not in status
+    spans = pq.read_table(tmp_path / "data/spans.parquet", schema=tables.SPANS).to_pylist()
+    assert [row["text"] for row in spans if row["unwanted"]] == ["She", "Kuwait", "City", "1956", "His", "Noir"]

@@ -1,0 +1,34 @@
+"""The work folder."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tif import work
+from tif.errors import UserError
+
+
+def test_the_variable_decides(tmp_path, monkeypatch):
+    monkeypatch.setenv("TIF_WORK", str(tmp_path / "here"))
+    assert work.folder() == tmp_path / "here"
+    assert (tmp_path / "here/.gitignore").read_text() == "*\n"
+
+
+@pytest.mark.parametrize("cache", [None, "../shared cache"])
+def test_beside_the_cache_of_dvc(tmp_path, monkeypatch, cache):
+    monkeypatch.delenv("TIF_WORK", raising=False)
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    monkeypatch.chdir(repo)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], check=True)
+    if cache:
+        subprocess.run([sys.executable, "-m", "dvc", "cache", "dir", "-q", cache], check=True)
+    assert work.folder() == (tmp_path / "tif-work" if cache else repo / ".dvc/tif-work")
+
+
+def test_outside_of_a_repository(tmp_path, monkeypatch):
+    monkeypatch.delenv("TIF_WORK", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="set TIF_WORK to a folder"):
+        work.folder()
