@@ -139,3 +139,56 @@ def test_a_clone_of_another_commit_is_refused(studies, tmp_path):
     subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "other"], cwd=folder, check=True)
     with pytest.raises(SystemExit, match="holds another commit"):
         runs.clone(folder)
+
+
+@pytest.fixture
+def robustness(monkeypatch):
+    """bench/robustness.py with a pipeline that writes the metrics of a finished run and counts its runs."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    module = importlib.import_module("robustness")
+    module.ran = []
+
+    def repro(folder, settings):
+        assert settings["scratch.epochs"] == 3
+        module.ran.append(tuple(settings[key] for key in ("fictitious.language", "identify.method")))
+        f1 = 0.9 if settings["identify.method"] == "gold" else {"en": 0.7, "ar": 0.5}.get(module.ran[-1][0], 0.6)
+        scores = {
+            "forget_quality": {"log10_pvalue": -1.5},
+            "model_utility": 0.5,
+            "forget": {"probability": 0.2},
+            "utility": {"retain": {"probability": 0.8}},
+        }
+        spans = {"agreement": {"f1": f1, "precision": f1, "recall": f1}}
+        (folder / "metrics").mkdir(parents=True, exist_ok=True)
+        (folder / "metrics/metrics.json").write_text(json.dumps({"target": scores, "unlearned": scores}))
+        (folder / "metrics/identify.json").write_text(json.dumps(spans))
+
+    monkeypatch.setattr(module, "clone", lambda folder: folder)
+    monkeypatch.setattr(module, "repro", repro)
+    yield module
+    for name in ("robustness", "runs"):
+        del sys.modules[name]
+
+
+def test_robustness_goes_on_where_it_was_and_points_out_falls(robustness, monkeypatch, tmp_path, capsys):
+    out = tmp_path / "new" / "robustness.csv"
+    arguments = ["robustness.py", "--folder", str(tmp_path), "--out", str(out), "--set", "scratch.epochs=3"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    robustness.main()
+    printed = capsys.readouterr().out
+    assert len(robustness.ran) == 12 == len(set(robustness.ran)) + 4  # English at three entanglements
+    table = pd.read_csv(out)
+    assert table.columns.tolist()[:5] == ["language", "entanglement", "seed", "identifier", "f1"]
+    assert table["unlearned_forget_p"].tolist() == [0.2] * 12 and table["target_log10_fq"].tolist() == [-1.5] * 12
+    assert "| ar | 0 | 0 | frequency | 0.5 |" in printed
+    assert printed.splitlines()[-1].startswith("frequency, ar, entanglement 0: f1 0.700 -> 0.500")
+    assert "frequency, zh, entanglement 0:" not in printed  # a fall of .1
+
+    table.iloc[:-1].to_csv(out, index=False)
+    robustness.main()
+    assert len(robustness.ran) == 13 and robustness.ran[-1] == ("en", "frequency")
+    pd.testing.assert_frame_equal(pd.read_csv(out), table)
+
+    table[["language"]].to_csv(out, index=False)
+    with pytest.raises(SystemExit, match="not a table of this study"):
+        robustness.main()
