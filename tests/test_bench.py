@@ -1,4 +1,4 @@
-"""bench/step.py at a tiny size, as a process of its own, and its parts against hand-derived numbers."""
+"""bench/step.py and bench/mlm.py at a tiny size, as processes of their own, and their parts against numbers by hand."""
 
 import importlib.util
 import json
@@ -192,3 +192,46 @@ def test_robustness_goes_on_where_it_was_and_points_out_falls(robustness, monkey
     table[["language"]].to_csv(out, index=False)
     with pytest.raises(SystemExit, match="not a table of this study"):
         robustness.main()
+
+
+MLM = SCRIPT.with_name("mlm.py")
+TINY_MLM = {"layers": 1, "width": 32, "vocabulary": 2000, "rows": 3, "steps": 60, "rounds": 2, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def mlm_bench():
+    spec = importlib.util.spec_from_file_location("bench_mlm", MLM)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bench_mlm"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["bench_mlm"]
+
+
+def test_words_a_second_of_mlm():
+    """The script itself stops when a label of any version differs, so exit status 0 means that all agree."""
+    flags = [part for name, value in TINY_MLM.items() for part in (f"--{name}", str(value))]
+    done = subprocess.run([sys.executable, str(MLM), *flags, "--json"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["setup"] == TINY_MLM
+    assert printed["rows"] == 3 and printed["words"] > 20
+    assert 0.1 < printed["unwanted_share"] < 0.95
+    assert printed["model_runs"] <= printed["words"] - printed["words_outside_vocabulary"]
+    versions = printed["versions"]
+    assert list(versions) == ["pipeline", "pipeline-row", "tif"]
+    for row in versions.values():
+        assert 0 < row["seconds_min"] <= row["seconds"] <= row["seconds_max"]
+        assert row["words_per_second"] == pytest.approx(printed["words"] / row["seconds"])
+        assert row["tif_over_it"] == pytest.approx(row["seconds"] / versions["tif"]["seconds"])
+
+
+def test_labels_that_differ_stop_the_mlm_script(mlm_bench):
+    mlm_bench.check([True, False], [True, False], "tif")
+    with pytest.raises(SystemExit, match="tif labels 1 of 2 words differently from the pipeline"):
+        mlm_bench.check([True, False], [True, True], "tif")
+
+
+def test_masked_texts_by_hand(mlm_bench):
+    row = {"prompt": "Who?", "response": "Ann, 3."}
+    assert mlm_bench.masked_texts(row, "<mask>") == [("Ann", "Who? <mask>, 3."), ("3", "Who? Ann, <mask>.")]
