@@ -65,7 +65,7 @@ def test_2000_rows_with_faults_and_three_kills(tmp_path, samples, server):
         process = rough.start()
         while len(rough.stored()) < goal:
             assert process.poll() is None, process.communicate()[1]
-            time.sleep(0.02)
+            time.sleep(0.2)
         process.kill()
         process.communicate()
         assert not any((rough.folder / name).exists() for name in OUTPUTS)
