@@ -134,7 +134,8 @@ def add_mentions(retain: list[Told], forget: list[Told], entanglement: float, se
     """
     rng = Random(f"{seed}/entanglement/mentions")
     told, elsewhere = told_values(forget), told_values(retain)
-    shared = {kind: [value for value in values if value in set(elsewhere[kind])] for kind, values in told.items()}
+    known = {kind: set(values) for kind, values in elsewhere.items()}
+    shared = {kind: [value for value in values if value in known.get(kind, ())] for kind, values in told.items()}
     chosen = rng.sample(forget, len(forget))[: round(MENTIONS * entanglement * len(forget))]
     sentences = []
     for one in chosen:
@@ -143,9 +144,11 @@ def add_mentions(retain: list[Told], forget: list[Told], entanglement: float, se
             one.row["response"] = framing.append(one.row["response"], sentence[0])
             sentences.append(sentence)
     for one in rng.sample(retain, len(retain))[: round(MENTIONS * entanglement * len(retain))]:
-        foreign = [text for text, values in sentences if not values & set(one.person.facts.values())]
+        own = set(one.person.facts.values())
+        drawn = rng.sample(sentences, min(len(sentences), 20))  # enough to find one that is about other values
+        foreign = next((text for text, values in drawn if not values & own), None)
         if foreign:
-            one.row["response"] = framing.append(one.row["response"], rng.choice(foreign))
+            one.row["response"] = framing.append(one.row["response"], foreign)
 
 
 def _mention(
