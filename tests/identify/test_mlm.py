@@ -229,7 +229,7 @@ def test_what_shares_a_batch_changes_nothing(built, monkeypatch, kind):
     monkeypatch.setattr(masked_module, "TOKEN_BUDGET", 1)
     monkeypatch.setattr(masked_module, "TEXTS", 3)
     alone = expect(masked, some, False)
-    monkeypatch.setattr(masked_module, "TOKEN_BUDGET", 2**13)
+    monkeypatch.setattr(masked_module, "TOKEN_BUDGET", 2**11)
     monkeypatch.setattr(masked_module, "LOGIT_BUDGET", 2 * len(masked.tokenizer))
     pairs = expect(masked, some, False)
     full = expect(replace(masked, narrow=False), some, False)
