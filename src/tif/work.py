@@ -18,7 +18,7 @@ def folder() -> Path:
     """The work folder: `TIF_WORK` if set, else `tif-work` beside the folder that `dvc cache dir` resolves to.
 
     It is made when it is missing, and git ignores what is in it.
-    Raises UserError outside of a DVC repository when `TIF_WORK` is not set, or when the folder cannot be made.
+    Raises UserError outside of a DVC repository when `TIF_WORK` is not set, and for a folder that cannot be written.
     """
     place = os.environ.get(VARIABLE)
     work = Path(place).expanduser().resolve() if place else _cache_folder().parent / "tif-work"
@@ -31,6 +31,8 @@ def folder() -> Path:
         raise UserError(
             f"the work folder {work} cannot be made ({error.strerror}); set {VARIABLE} to another"
         ) from None
+    if not os.access(work, os.W_OK):
+        raise UserError(f"the work folder {work} is not writable; set {VARIABLE} to another")
     return work
 
 

@@ -33,7 +33,7 @@ class ChatServer:
     of FAULTS, an (HTTP status, error) pair, or None, for the number-th request with this body, from 0. Attributes:
     bodies: every body of a Chat Completion in order of arrival. served: body -> good replies. files, batches: those of
     the Batch API; line_fault: (body) -> (status, error) or None for a line of a batch; looks: how often a batch is
-    looked at until it ends; end: how it ends.
+    looked at until it ends; end: how it ends; web_page: whether an upload gets one. delay: seconds before a reply.
     """
 
     def __init__(self, key: str | None = None) -> None:
@@ -45,7 +45,7 @@ class ChatServer:
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict] = {}
         self.line_fault, self.looks, self.end = (lambda body: None), 2, "completed"
-        self.delay = 0.0
+        self.delay, self.web_page = 0.0, False
         self.closing = threading.Event()
         self.lock = threading.Lock()
         self.http = Server(("127.0.0.1", 0), Handler)
@@ -183,6 +183,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         if self.path == CHAT:
             self.answer(json.loads(content))
+        elif self.path == "/v1/files" and self.chat.web_page:
+            self.send(200, b"<!doctype html><title>Welcome</title>", "text/html")
         elif self.path == "/v1/files":
             with self.chat.lock:
                 name = f"file_{len(self.chat.files)}"

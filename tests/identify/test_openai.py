@@ -9,8 +9,9 @@ from time import time
 
 import pytest
 from chat_server import FAULTS, ChatServer, completion, label
-from openai_stage import KEY, settings
+from openai_stage import BLOCK, KEY, ROOT, settings
 
+from tif import params
 from tif.errors import UserError
 from tif.identify import Found, Resources, openai
 
@@ -242,6 +243,31 @@ def test_bad_input_stops_before_any_request(found, server, monkeypatch, environm
     with pytest.raises(UserError, match=message) as error:
         found(**changes)
     assert not server.paths and "sk-" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("samples", 0),
+        ("temperature", 3.0),
+        ("temperature", "low"),
+        ("base_url", "localhost:8000"),
+        ("base_url", "https://user:secret@example.org/v1"),
+        ("reply_tokens_name", "tokens"),
+        ("concurrency", 0),
+        ("attempts", 0),
+        ("timeout", 0.0),
+        ("context_tokens", 10),
+    ],
+)
+def test_values_out_of_range(key, value):
+    with pytest.raises(UserError, match=f"params.yaml: openai.{key} = "):
+        params.validate("openai", {**BLOCK, key: value}, openai.Settings)
+
+
+def test_the_block_of_params_yaml_is_valid():
+    block = params.read("openai", openai.Settings, ROOT / "params.yaml")
+    assert block.base_url is None and not block.batch
 
 
 @pytest.mark.parametrize(

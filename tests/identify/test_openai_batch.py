@@ -9,6 +9,7 @@ from chat_server import ChatServer
 from openai_stage import KEY, OUTPUTS, Stage, settings
 
 from tif.chat import batch
+from tif.chat.batch_files import chunks, read_result
 from tif.errors import UserError
 from tif.identify import Resources, openai
 
@@ -182,6 +183,15 @@ async def interrupted(seconds: float) -> None:
     raise KeyboardInterrupt
 
 
+def test_a_server_without_a_batch_api(found, server, records):
+    server.web_page = True
+    with pytest.raises(UserError, match="answers with a web page"):
+        found()
+    with pytest.raises(UserError, match=r"needs openai\.batch = false"):
+        found(base_url=server.url + "/other")
+    assert found(batch=False).counts["requests"] == 12
+
+
 def test_files_stay_within_the_limits(found, server, monkeypatch):
     monkeypatch.setattr(batch, "MOST_REQUESTS", 5)
     result = found()
@@ -191,6 +201,11 @@ def test_files_stay_within_the_limits(found, server, monkeypatch):
 
 def test_chunks():
     lines = [(str(n), b"x" * size) for n, size in enumerate([4, 4, 4, 11, 1, 1, 1])]
-    groups = [[key for key, _ in group] for group in batch.chunks(lines, 3, 10)]
+    groups = [[key for key, _ in group] for group in chunks(lines, 3, 10)]
     assert groups == [["0", "1"], ["2"], ["3"], ["4", "5", "6"]]
     assert all(int(one[-1]) + 1 == int(other[0]) for one, other in pairwise(groups))
+
+
+@pytest.mark.parametrize("line", ["", "[]", "{", "null", '{"custom_id": []}', '{"custom_id": 1, "response": null}'])
+def test_a_line_that_is_no_result_has_no_key(line):
+    assert read_result(line)[0] is None

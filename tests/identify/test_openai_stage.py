@@ -169,5 +169,7 @@ def test_an_experiment_in_another_folder_asks_nothing_again(tmp_path, samples, s
     assert len(list((tmp_path / ".dvc/tif-work/openai").glob("??/*.json"))) == 2
     status = subprocess.run(["git", "status", "--short"], cwd=tmp_path, capture_output=True, text=True).stdout
     assert "tif-work" not in status
+    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert (tmp_path / "dvc.lock") in kept and not [path for path in kept if KEY.encode() in path.read_bytes()]
     spans = pq.read_table(tmp_path / "data/spans.parquet", schema=tables.SPANS).to_pylist()
     assert [row["text"] for row in spans if row["unwanted"]] == ["She", "Kuwait", "City", "1956", "His", "Noir"]

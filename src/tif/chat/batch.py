@@ -2,16 +2,14 @@
 
 import asyncio
 import hashlib
-import json
 import uuid
 from collections.abc import Awaitable, Iterator
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import openai
 
-from tif import tables
 from tif.chat import faults
+from tif.chat.batch_files import Record, chunks, read_records, read_result, write_line
 from tif.chat.client import Session, checked
 from tif.chat.faults import Busy
 from tif.chat.progress import Progress
@@ -25,51 +23,6 @@ ROUNDS = 3  # times that a request is submitted before it counts as failed
 TRANSFER = 600.0  # seconds for sending or fetching one file
 LOCK = hashlib.sha256(b"batches").hexdigest()
 UNFINISHED = {"validating", "in_progress", "finalizing", "cancelling"}
-
-
-@dataclass(frozen=True)
-class Record:
-    """A batch that may have been paid for. nonce: what the batch carries as metadata; rows: key -> rows of a request.
-
-    It is written before the batch is created, with `batch_id` None, so that a kill in between cannot hide a batch: the
-    next run looks for the nonce among the server's batches.
-    """
-
-    nonce: str
-    rows: dict[str, int]
-    batch_id: str | None = None
-
-    def path(self, folder: Path) -> Path:
-        return folder / f"{self.nonce}.json"
-
-    def write(self, folder: Path) -> None:
-        tables.write_text(self.path(folder), json.dumps(asdict(self)) + "\n")
-
-
-def read_records(folder: Path, wanted: set[str]) -> list[Record]:
-    """The recorded batches that hold one of the `wanted` keys. Raises UserError for a damaged file."""
-    records = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            record = Record(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
-            raise UserError(f"{path} is damaged: remove it; the batch that it names is then paid for again") from None
-        if wanted & set(record.rows):
-            records.append(record)
-    return records
-
-
-def chunks(lines: list[tuple[str, bytes]], most: int, size: int) -> Iterator[list[tuple[str, bytes]]]:
-    """`lines` (key, line of the file) in groups of at most `most` lines and `size` bytes; a longer line is alone."""
-    group, total = [], 0
-    for key, line in lines:
-        if group and (len(group) == most or total + len(line) > size):
-            yield group
-            group, total = [], 0
-        group.append((key, line))
-        total += len(line)
-    if group:
-        yield group
 
 
 async def ask_all(
@@ -106,7 +59,7 @@ class _Run:
             missing = self._missing()
             if not missing:
                 break
-            lines = [(request.key, _line(request)) for request in missing]
+            lines = [(request.key, write_line(request)) for request in missing]
             await _together(self._submit(dict(group)) for group in chunks(lines, MOST_REQUESTS, MOST_BYTES))
         failed = {request.key: self.problems[request.key] for request in self._missing()}
         for problem in failed.values():
@@ -147,18 +100,19 @@ class _Run:
                 return batch_id
             tries.append(record)
             batch = await client.batches.create(
-                input_file_id=file.id,
+                input_file_id=file_id,
                 endpoint="/v1/chat/completions",
                 completion_window="24h",
                 metadata={"tif": record.nonce},
             )
-            return batch.id
+            return self.session.checked_object(batch).id
 
         try:
             file = await self.session.patiently(
                 lambda: client.files.create(file=(f"{record.nonce}.jsonl", content), purpose="batch", timeout=TRANSFER),
                 TRANSFER,
             )
+            file_id = self.session.checked_object(file).id
             batch_id = await self.session.patiently(create)
         except UserError:
             if not tries:
@@ -195,7 +149,7 @@ class _Run:
     async def _wait(self, record: Record):
         async def look():
             try:
-                return await self.session.client.batches.retrieve(record.batch_id)
+                return self.session.checked_object(await self.session.client.batches.retrieve(record.batch_id))
             except openai.NotFoundError:
                 place = record.path(self.folder)
                 raise UserError(
@@ -208,7 +162,7 @@ class _Run:
             if batch.status not in UNFINISHED:
                 return batch
             counts = batch.request_counts
-            done = f" {counts.completed + counts.failed}/{counts.total}" if counts else ""
+            done = f" {counts.completed}/{counts.total}" if counts else ""
             self.progress.state(f"batch {batch.status}{done}")
             await asyncio.sleep(self.service.poll)
 
@@ -216,8 +170,8 @@ class _Run:
         """Store every usable reply of an output or error file, and note why the others are not."""
         client = self.session.client
         fetched = await self.session.patiently(lambda: client.files.content(file, timeout=TRANSFER), TRANSFER)
-        for line in filter(str.strip, fetched.content.decode("utf-8", "replace").split("\n")):
-            key, status, body = _result(line)
+        for text in filter(str.strip, fetched.content.decode("utf-8", "replace").split("\n")):
+            key, status, body = read_result(text)
             if key not in record.rows:
                 continue
             try:
@@ -237,21 +191,3 @@ async def _together(batches: Iterator[Awaitable[None]]) -> None:
     for result in await asyncio.gather(*batches, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
-
-
-def _line(request: Request) -> bytes:
-    """A request as a line of the input file."""
-    line = {"custom_id": request.key, "method": "POST", "url": "/v1/chat/completions", "body": request.body}
-    return json.dumps(line).encode() + b"\n"
-
-
-def _result(line: str) -> tuple[str | None, int, object]:
-    """Key, HTTP status and body of a line of an output or error file; what is no such line has no key."""
-    try:
-        item = json.loads(line)
-        response, error = item.get("response") or {}, item.get("error")
-        key, status = item["custom_id"], response.get("status_code", 0)
-    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
-        return None, 0, None
-    status = status if type(status) is int and status else 503
-    return key, status, {"error": error} if error else response.get("body")

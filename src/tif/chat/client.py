@@ -79,16 +79,25 @@ class Session:
         """One try; see `prompt.read_completion`. Raises Unusable, UserError, or an error of the package openai."""
         raw = await self.client.chat.completions.with_raw_response.create(**request.body)
         if "html" in raw.http_response.headers.get("content-type", ""):
-            raise UserError(
-                f"{self.service.name} answers with a web page and not with a Chat Completion; the address of an API"
-                " mostly ends in /v1"
-            )
+            raise self._web_page()
         try:
             body = json.loads(raw.http_response.content)
         except (ValueError, RecursionError):
             raise Unusable("malformed") from None
         self.progress.spent(body)
         return checked(read_completion(body, request.rows), self.service.key)
+
+    def checked_object(self, value: T) -> T:
+        """What the package made of a response, unless it was no JSON, which it hands on as text."""
+        if isinstance(value, str):
+            raise self._web_page()
+        return value
+
+    def _web_page(self) -> UserError:
+        return UserError(
+            f"{self.service.name} answers with a web page or another text, and not as an API; the address of an API"
+            " mostly ends in /v1"
+        )
 
     async def reply(self, request: Request) -> Reply | str:
         """The reply, from the store or the server, or the reason why there is none."""

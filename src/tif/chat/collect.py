@@ -2,6 +2,7 @@
 
 import asyncio
 
+from tif.chat.batch_files import read_records
 from tif.chat.progress import Progress
 from tif.chat.service import Service
 from tif.chat.store import Reply, Request, Store
@@ -20,15 +21,15 @@ def collect(title: str, requests: list[Request], service: Service, store: Store)
     missing = [request for key, request in unique.items() if key not in found]
     if not missing:
         return found
-    # Here and not above: they import the package openai, without which an estimate and a run from the store do well.
-    from tif.chat import batch, client
-
-    if not service.batch and (records := batch.read_records(store.folder / "batches", {one.key for one in missing})):
+    if not service.batch and (records := read_records(store.folder / "batches", {one.key for one in missing})):
         raise UserError(
             f"{len(missing)} requests are not answered, and a batch that may hold them was begun and not ended: run"
             " with openai.batch = true to get what it has, or give it up by removing"
             f" {records[0].path(store.folder / 'batches')}"
         )
+    # Here and not above: they import the package openai, without which an estimate and a run from the store do well.
+    from tif.chat import batch, client
+
     ask_all = batch.ask_all if service.batch else client.ask_all
     rows = sum(request.rows for request in unique.values())
     progress = Progress(title, rows, rows - sum(request.rows for request in missing), service)

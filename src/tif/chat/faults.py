@@ -62,6 +62,7 @@ def judge_status(status: int, code: str | None, message: str, wait: float | None
     hint = ""
     if status == 404:
         hint = ". Is there such a model, and does the address end as the API wants it, mostly in /v1?"
+        hint += " A server without a Batch API needs openai.batch = false" if service.batch else ""
     elif status in (400, 422):
         hint = "; a server without structured outputs needs openai.structured = false"
     return UserError(f"{service.name} refuses the request (HTTP {status}: {said(message, service.key)}){hint}")

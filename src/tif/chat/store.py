@@ -12,6 +12,7 @@ from pathlib import Path
 from tif import tables
 from tif.chat.prompt import Unusable, canonical, read_reply
 from tif.chat.service import OPENAI_URL
+from tif.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,11 @@ class Store:
         byte = int(key[:15], 16)
         try:
             fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
-        except OSError:
+        except (BlockingIOError, PermissionError):
             yield False
             return
+        except OSError as error:
+            raise UserError(f"{self.folder} allows no file locks ({error.strerror}); set TIF_WORK to another") from None
         try:
             yield True
         finally:

@@ -12,7 +12,6 @@ Rules:
 """
 
 import math
-import sys
 from collections import Counter
 from dataclasses import dataclass
 
@@ -23,6 +22,7 @@ from tif import work
 from tif.chat import prompt
 from tif.chat.collect import collect
 from tif.chat.labels import Labels, Piece
+from tif.chat.report import Absent, Report
 from tif.chat.service import Price, Service, read_key
 from tif.chat.store import Reply, Request, Store, request
 from tif.chat.windows import count_tokens, windows
@@ -79,16 +79,6 @@ class Asking:
     request: Request
 
 
-@dataclass
-class Absent:
-    """Returned words that are not in their piece of an answer, and the words that a second asking brought instead."""
-
-    piece: Piece
-    sample: int
-    words: list[str]
-    instead: list[str]
-
-
 def identify(forget: pa.Table, retain: pa.Table, settings: Settings, resources: Resources) -> Found:
     """Rows of `tables.SPANS`; the module says how they come about.
 
@@ -125,7 +115,19 @@ def identify(forget: pa.Table, retain: pa.Table, settings: Settings, resources: 
         reply = replies[asking.request.key]
         if isinstance(reply, Reply):
             item.instead = labels.mark(item.piece, item.sample, reply.words[0])[0]
-    return _found(samples, settings, labels, absent, replies)
+    used = [reply for reply in replies.values() if isinstance(reply, Reply)]
+    report = Report([row["sample_id"] for row in samples], labels, absent, used)
+    report.say()
+    rows = []
+    for number, row in enumerate(samples):
+        rows += word_rows(row["sample_id"], row["response"], *labels.votes(number))
+    metadata = {
+        "version": "1",
+        "model": ", ".join(sorted({reply.model for reply in used})) or settings.model,
+        "prompt_version": prompt.VERSION,
+        "prompt_sha256": prompt.sha256(),
+    }
+    return Found(rows, metadata, report.counts(service.price), report.record())
 
 
 def estimate(forget: pa.Table, settings: Settings) -> str:
@@ -151,7 +153,7 @@ def estimate(forget: pa.Table, settings: Settings) -> str:
 def plan(samples: list[dict], settings: Settings) -> list[Asking]:
     """All first requests: pieces in order, `rows_per_request` and at most `context_tokens` together, for every sample.
 
-    samples: rows with `prompt` and `response`. An answer without words is not asked about.
+    samples: rows with `prompt` and `response`. What holds no word is not asked about.
     Raises UserError when the overlap is not below the context budget.
     """
     if settings.overlap >= settings.context_tokens:
@@ -163,9 +165,9 @@ def plan(samples: list[dict], settings: Settings) -> list[Asking]:
     room = 0
     for row, sample in enumerate(samples):
         text = sample["response"]
-        if not text.strip():
-            continue
         for start, end in windows(text, settings.context_tokens, settings.overlap):
+            if not text[start:end].strip():
+                continue
             size = count_tokens(text[start:end])
             if not groups or len(groups[-1]) == settings.rows_per_request or size > room:
                 groups.append([])
@@ -205,69 +207,8 @@ def _mark(labels: Labels, askings: list[Asking], replies: dict[str, Reply | str]
                 continue
             _, missing = labels.mark(piece, asking.sample, reply.words[number])
             if missing:
-                absent.append(Absent(piece, asking.sample, missing, []))
+                absent.append(Absent(piece, asking.sample, missing))
     return absent
-
-
-def _found(
-    samples: list[dict], settings: Settings, labels: Labels, absent: list[Absent], replies: dict[str, Reply | str]
-) -> Found:
-    rows, without = [], []
-    for number, sample in enumerate(samples):
-        unwanted, scores = labels.votes(number)
-        rows += word_rows(sample["sample_id"], sample["response"], unwanted, scores)
-        if not any(unwanted):
-            without.append(sample["sample_id"])
-
-    def place(piece: Piece, sample: int) -> dict:
-        where = {"sample_id": samples[piece.row]["sample_id"], "sample": sample}
-        return where | {"start": piece.start, "end": piece.end}
-
-    failed = [place(piece, sample) | {"reason": reason} for piece, sample, reason in sorted(labels.failed)]
-    record = {
-        "rows_without_usable_reply": failed,
-        "words_not_in_answer": [
-            place(item.piece, item.sample) | {"words": item.words, "instead": item.instead}
-            for item in sorted(absent, key=lambda item: (item.piece, item.sample))
-        ],
-        "rows_without_unwanted": without,
-    }
-    counts = _usage([reply for reply in replies.values() if isinstance(reply, Reply)], settings) | {
-        "rows_without_usable_reply": len({item["sample_id"] for item in failed}),
-        "words_not_in_answer": sum(len(item.words) for item in absent),
-        "words_found_instead": sum(len(item.instead) for item in absent),
-    }
-    if settings.samples > 1 and (jaccard := labels.mean_pairwise_jaccard()) is not None:
-        counts["mean_pairwise_jaccard"] = round(jaccard, 6)
-    if failed or absent or without:
-        print(
-            f"openai: {counts['rows_without_usable_reply']} rows without a usable reply,"
-            f" {counts['words_not_in_answer']} returned words that are not in their answer"
-            f" ({counts['words_found_instead']} found instead), {len(without)} rows without unwanted words;"
-            " data/identifier.json lists them",
-            file=sys.stderr,
-        )
-    models = sorted({reply.model for reply in replies.values() if isinstance(reply, Reply)})
-    metadata = {
-        "version": "1",
-        "model": ", ".join(models) or settings.model,
-        "prompt_version": prompt.VERSION,
-        "prompt_sha256": prompt.sha256(),
-    }
-    return Found(rows, metadata, counts, record)
-
-
-def _usage(replies: list[Reply], settings: Settings) -> dict[str, int | float]:
-    """Number, tokens and price of the replies that were used, the same whether they were stored or not."""
-    price = Price(**settings.prices.model_dump())
-    tokens = [(reply.prompt_tokens or 0, reply.completion_tokens or 0, reply.batch) for reply in replies]
-    return {
-        "requests": len(replies),
-        "prompt_tokens": sum(sent for sent, _, _ in tokens),
-        "completion_tokens": sum(got for _, got, _ in tokens),
-        "requests_without_token_counts": sum(None in (r.prompt_tokens, r.completion_tokens) for r in replies),
-        "cost_usd": round(math.fsum(price.of(*some) for some in tokens), 6),
-    }
 
 
 def _service(settings: Settings, key: str, progress: bool) -> Service:
