@@ -63,7 +63,8 @@ class Stage:
     def start(self, *arguments: str, key: str | None = KEY, progress: bool = False, env=None, **block):
         self.write_params(progress, **block)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")}
-        environment |= {"TIF_WORK": str(self.work), "PYTHONPATH": str(ROOT / "src"), **(env or {})}
+        environment |= {"TIF_WORK": str(self.work), "PYTHONPATH": str(ROOT / "src"), "NO_PROXY": "127.0.0.1"}
+        environment |= env or {}
         if key is not None:
             environment["OPENAI_API_KEY"] = key
         return subprocess.Popen(

@@ -37,6 +37,7 @@ def found(tmp_path, monkeypatch, samples, server):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("TIF_WORK", str(tmp_path / "work"))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
     def identify(*pairs: tuple[str, str], progress: bool = False, **changes) -> Found:
         block = settings(**{"base_url": server.url, **changes})

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 from chat_server import ChatServer
-from openai_stage import KEY, OUTPUTS, Stage, settings
+from openai_stage import KEY, Stage, settings
 
 from tif.chat import batch
 from tif.chat.batch_files import chunks, read_result
@@ -26,8 +26,11 @@ def server():
 @pytest.fixture
 def found(tmp_path, monkeypatch, samples, server):
     """Label the pairs through the Batch API."""
+    for variable in ("OPENAI_BASE_URL", "OPENAI_CUSTOM_HEADERS", "OPENAI_LOG"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("TIF_WORK", str(tmp_path / "work"))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
     def identify(**changes):
         block = settings(**{"base_url": server.url, "batch": True, **changes})
@@ -131,9 +134,7 @@ def test_an_expired_batch_is_completed_by_another(found, server):
     assert len(server.batches) == 2 and set(server.served.values()) == {1}
 
 
-@pytest.mark.parametrize("moment", ["running", "created", "uploaded"])
-def test_a_killed_run_finds_its_batch_again(tmp_path, samples, server, moment):
-    """Killed while the batch runs, before its name was written down, and before it was created."""
+def test_a_killed_run_finds_its_batch_again(tmp_path, samples, server):
     stage = Stage(tmp_path, samples(*PAIRS), base_url=server.url, batch=True)
     server.looks = 10**9
     process = stage.start()
@@ -142,28 +143,35 @@ def test_a_killed_run_finds_its_batch_again(tmp_path, samples, server, moment):
         time.sleep(0.05)
     process.kill()
     process.communicate()
-    (path,) = records_of(stage)
-    if moment != "running":
-        path.write_text(json.dumps({**json.loads(path.read_text()), "batch_id": None}))
+    assert len(records_of(stage)) == 1
+    server.looks = 2
+    stage.good()
+    assert len(server.batches) == 1 and set(server.served.values()) == {1} and len(server.served) == 12
+    assert server.paths.count("/v1/batches") == 1 and not records_of(stage)
+
+
+@pytest.mark.parametrize("moment", ["created", "uploaded"])
+def test_killed_before_the_name_was_written_down(found, server, records, moment):
+    """After the batch was created, and before it was: the record holds no name in both cases."""
+    server.looks = 10**9
+    interrupt(found)
+    (path,) = records()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "batch_id": None}))
     if moment == "uploaded":
         server.batches.clear()
     server.looks = 2
-    done = stage.run()
-    assert done.returncode == 0, done.stderr
+    found()
     assert len(server.batches) == 1 and set(server.served.values()) == {1} and len(server.served) == 12
-    assert server.paths.count("/v1/batches") == (2 if moment == "uploaded" else 1)
-    assert all((stage.folder / name).exists() for name in OUTPUTS) and not records_of(stage)
+    assert server.paths.count("/v1/batches") == (2 if moment == "uploaded" else 1) and not records()
 
 
 def records_of(stage: Stage) -> list:
     return list(stage.work.glob("openai/batches/*.json"))
 
 
-def test_a_batch_that_the_server_forgot(found, server, records, monkeypatch):
+def test_a_batch_that_the_server_forgot(found, server, records):
     server.looks = 10**9
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(batch.asyncio, "sleep", interrupted)
-        found()
+    interrupt(found)
     with pytest.raises(UserError, match=r"run with openai\.batch = true"):
         found(batch=False)
     assert not server.bodies
@@ -179,8 +187,15 @@ def test_a_batch_that_the_server_forgot(found, server, records, monkeypatch):
     assert found().counts["requests"] == 12
 
 
-async def interrupted(seconds: float) -> None:
-    raise KeyboardInterrupt
+def interrupt(found) -> None:
+    """Run until the first wait for a batch, and no further."""
+
+    async def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(batch.asyncio, "sleep", interrupted)
+        found()
 
 
 def test_a_server_without_a_batch_api(found, server, records):

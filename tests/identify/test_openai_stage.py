@@ -96,6 +96,18 @@ def test_two_processes_at_once_pay_once(tmp_path, samples, server):
     assert all((one.folder / name).read_bytes() == (other.folder / name).read_bytes() for name in OUTPUTS)
 
 
+def test_a_terminated_stage_ends_at_once_and_quietly(tmp_path, samples, server):
+    server.delay = 0.5
+    stage = Stage(tmp_path, samples(*many(200)), base_url=server.url)
+    process = stage.start()
+    while not stage.stored():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.terminate()
+    assert process.communicate(timeout=10) == ("", "") and process.returncode == 143
+    assert not any((stage.folder / name).exists() for name in OUTPUTS) and 8 <= len(stage.stored()) < 200
+
+
 def test_the_key_is_nowhere(tmp_path, samples, server):
     """After a good run with the log of the package, and refused ones whose replies repeat the key or parts of it."""
     stage = Stage(tmp_path, samples(*PAIRS), base_url=server.url)
@@ -147,8 +159,10 @@ def test_an_experiment_in_another_folder_asks_nothing_again(tmp_path, samples, s
     deps = ["data/benchmark"]
     identify = {"cmd": "python stages/identify.py", "params": params, "deps": deps, **outs}
     (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"identify": identify}}))
-    environment = {name: value for name, value in os.environ.items() if name != "TIF_WORK"}
-    environment |= {"OPENAI_API_KEY": KEY, "PYTHONPATH": "src"}
+    environment = {
+        name: value for name, value in os.environ.items() if name != "TIF_WORK" and not name.startswith("OPENAI_")
+    }
+    environment |= {"OPENAI_API_KEY": KEY, "PYTHONPATH": "src", "NO_PROXY": "127.0.0.1"}
     environment["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"
     for role in ("AUTHOR", "COMMITTER"):
         environment |= {f"GIT_{role}_NAME": "t", f"GIT_{role}_EMAIL": "t@example.org"}
@@ -163,8 +177,7 @@ def test_an_experiment_in_another_folder_asks_nothing_again(tmp_path, samples, s
     run("git", "commit", "-q", "-m", "start")
     run("dvc", "exp", "run", "--temp", "-S", "openai.concurrency=3")
     assert len(server.bodies) == 2
-    run("dvc", "exp", "run", "--temp", "-S", "openai.concurrency=4")
-    run("dvc", "repro", "-q")
+    run("dvc", "exp", "run", "-S", "openai.concurrency=4")  # in the workspace
     assert len(server.bodies) == 2
     assert len(list((tmp_path / ".dvc/tif-work/openai").glob("??/*.json"))) == 2
     status = subprocess.run(["git", "status", "--short"], cwd=tmp_path, capture_output=True, text=True).stdout

@@ -1,12 +1,18 @@
 """Replies to requests, from the store where it has them and from the server for the others."""
 
 import asyncio
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import TypeVar
 
 from tif.chat.batch_files import read_records
 from tif.chat.progress import Progress
 from tif.chat.service import Service
 from tif.chat.store import Reply, Request, Store
 from tif.errors import UserError
+
+T = TypeVar("T")
 
 
 def collect(title: str, requests: list[Request], service: Service, store: Store) -> dict[str, Reply | str]:
@@ -34,6 +40,22 @@ def collect(title: str, requests: list[Request], service: Service, store: Store)
     rows = sum(request.rows for request in unique.values())
     progress = Progress(title, rows, rows - sum(request.rows for request in missing), service)
     try:
-        return found | asyncio.run(ask_all(missing, service, store, progress))
+        return found | _complete(ask_all(missing, service, store, progress))
     finally:
         progress.close()
+
+
+def _complete(work: Coroutine[None, None, T]) -> T:
+    """The result of a coroutine. SIGTERM cancels it first, because an exit in the middle of the loop is all noise."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    async def main() -> T:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
+        return await work
+
+    try:
+        return asyncio.run(main())
+    except asyncio.CancelledError:
+        sys.exit(128 + signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
