@@ -7,7 +7,7 @@ vocabulary runs at the masks alone.
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class MaskedModel:
     """A masked language model and its tokenizer.
 
     before, after: token ids that the tokenizer puts around a text. room: tokens of the text itself that fit between
-    them. narrow: whether the head gives the same logits when it sees the hidden states of the masks alone.
+    them. cut: the module from whose output on the hidden states of the masks alone are enough, or None.
     """
 
     model: PreTrainedModel
@@ -40,7 +40,7 @@ class MaskedModel:
     before: tuple[int, ...]
     after: tuple[int, ...]
     room: int
-    narrow: bool
+    cut: torch.nn.Module | None
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,9 @@ def masked_model(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
     at = ids.index(tokenizer.mask_token_id)
     before, after = tuple(ids[:at]), tuple(ids[at + 1 :])
     room = min(tokenizer.model_max_length, _positions(model)) - len(before) - len(after)
-    found = MaskedModel(model, tokenizer, before, after, room, narrow=False)
-    return MaskedModel(model, tokenizer, before, after, room, narrow=_can_narrow(found))
+    masked = MaskedModel(model, tokenizer, before, after, room, cut=None)
+    narrower = (replace(masked, cut=module) for module in _cuts(model))
+    return next((other for other in narrower if _agree(masked, other)), masked)
 
 
 def _positions(model: PreTrainedModel) -> int:
@@ -105,43 +106,61 @@ def _positions(model: PreTrainedModel) -> int:
     return longest
 
 
+def _cuts(model: PreTrainedModel) -> list[torch.nn.Module]:
+    """Modules after which positions may no longer depend on each other, the earliest first.
+
+    In layers like BERT's and DistilBERT's that is the last attention with its residual; the feed-forward part and the
+    head over the vocabulary follow. In any other model it is the end of the model without its head.
+    """
+    if model.base_model is model:
+        return []
+    stacks = [module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList)]
+    last = max(stacks, key=len)[-1] if stacks else None
+    if hasattr(last, "sa_layer_norm"):
+        return [last.sa_layer_norm, model.base_model]
+    if hasattr(last, "intermediate") and hasattr(getattr(last, "attention", None), "output"):
+        return [last.attention, model.base_model]
+    return [model.base_model]
+
+
 @torch.inference_mode()
-def _can_narrow(masked: MaskedModel) -> bool:
-    """Whether `mask_logits` agrees with the model's own logits on a short text."""
-    if masked.model.base_model is masked.model:
-        return False
-    mask = masked.tokenizer.mask_token_id
-    ids = [torch.tensor([*masked.before, mask, mask, mask, *masked.after])] * 2
-    at = torch.tensor([len(masked.before), len(masked.before) + 2])
-    full, narrow = _logits(masked, ids, at, narrow=False), _logits(masked, ids, at, narrow=True)
-    return full.shape == narrow.shape and torch.allclose(full, narrow, rtol=1e-4, atol=1e-4)
+def _agree(one: MaskedModel, other: MaskedModel) -> bool:
+    """Whether two ways to run a model give the same logits at the masks of a short text."""
+    mask = one.tokenizer.mask_token_id
+    ids = [torch.tensor([*one.before, mask, 0, mask, *one.after]), torch.tensor([*one.before, mask, *one.after])]
+    at = torch.tensor([len(one.before) + 2, len(one.before)])
+    first, second = _logits(one, ids, at), _logits(other, ids, at)
+    return first.shape == second.shape and torch.allclose(first, second, rtol=1e-4, atol=1e-4)
 
 
-def _logits(masked: MaskedModel, ids: Sequence[Tensor], at: Tensor, narrow: bool) -> Tensor:
+def _logits(masked: MaskedModel, ids: Sequence[Tensor], at: Tensor) -> Tensor:
     """[B, V] logits at position at[i] of each row ids[i].
 
-    narrow: cut the hidden states down to those positions before the head, which is most of the work on a large
-    vocabulary and a small model.
+    Cutting the hidden states down to those positions saves the head over the vocabulary at all others, which is half
+    of the work of a small model, and most of the last layer.
     """
     model, pad = masked.model, masked.tokenizer.pad_token_id or 0
     lengths = torch.tensor([len(row) for row in ids])
     input_ids = pad_sequence(list(ids), batch_first=True, padding_value=pad)
     attention_mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).long()
+    inputs = {"input_ids": input_ids.to(model.device), "attention_mask": attention_mask.to(model.device)}
     rows, at = torch.arange(len(ids), device=model.device), at.to(model.device)
 
-    def cut(module: torch.nn.Module, arguments: tuple, output: ModelOutput) -> ModelOutput:
-        if getattr(output, "last_hidden_state", None) is not None:
+    def cut(module: torch.nn.Module, arguments: tuple, output: Tensor | tuple | ModelOutput):
+        if isinstance(output, Tensor):
+            return output[rows, at][:, None]
+        if isinstance(output, ModelOutput):
             output.last_hidden_state = output.last_hidden_state[rows, at][:, None]
-        return output
+            return output
+        return (output[0][rows, at][:, None], *output[1:])
 
-    hook = model.base_model.register_forward_hook(cut) if narrow else None
-    inputs = {"input_ids": input_ids.to(model.device), "attention_mask": attention_mask.to(model.device)}
+    if masked.cut is None:
+        return model(**inputs, return_dict=True).logits[rows, at]
+    hook = masked.cut.register_forward_hook(cut)
     try:
-        logits = model(**inputs, return_dict=True).logits
+        return model(**inputs, return_dict=True).logits[:, 0]
     finally:
-        if hook:
-            hook.remove()
-    return logits[:, 0] if narrow else logits[rows, at]
+        hook.remove()
 
 
 @torch.inference_mode()
@@ -156,7 +175,7 @@ def expect(masked: MaskedModel, queries: Sequence[Query], progress: bool) -> Exp
     with tqdm(total=len(queries), desc="masking", unit="word", disable=not progress) as bar:
         for batch in _batches(masked, [len(ids) // 4 for ids, _ in inputs]):
             ids = [torch.from_numpy(np.frombuffer(inputs[i][0], np.int32).astype(np.int64)) for i in batch]
-            logits = _logits(masked, ids, torch.tensor([inputs[i][1] for i in batch]), masked.narrow)
+            logits = _logits(masked, ids, torch.tensor([inputs[i][1] for i in batch]))
             found = logits.softmax(-1)
             best = logits.argmax(-1)
             words = [runs[inputs[i]] for i in batch]

@@ -11,6 +11,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import models as tokenizer_models
 from transformers import (
@@ -158,7 +159,7 @@ def naive(model, tokenizer, pairs, wanted: mlm.Settings) -> list[tuple[bool, flo
 @pytest.mark.parametrize("kind", ["bert", "bert_uncased", "roberta", "distilbert"])
 def test_equal_to_the_fill_mask_pipeline(built, samples, kind, mode):
     masked = masked_model(kind, *built[kind])
-    assert masked.narrow
+    assert masked.cut is not None and masked.cut is not masked.model.base_model
     rows = mlm.mark(masked, samples(*PAIRS), settings(**mode), progress=False).rows
     expected = naive(*built[kind], PAIRS, settings(**mode))
     assert [row["unwanted"] for row in rows] == [flag for flag, _ in expected]
@@ -232,15 +233,16 @@ def test_what_shares_a_batch_changes_nothing(built, monkeypatch, kind):
     monkeypatch.setattr(masked_module, "TOKEN_BUDGET", 2**11)
     monkeypatch.setattr(masked_module, "LOGIT_BUDGET", 2 * len(masked.tokenizer))
     pairs = expect(masked, some, False)
-    full = expect(replace(masked, narrow=False), some, False)
+    full = expect(replace(masked, cut=None), some, False)
     assert len(set(together.top.tolist())) > 5
-    for other in (alone, pairs, full):
+    later = expect(replace(masked, cut=masked.model.base_model), some, False)
+    for other in (alone, pairs, full, later):
         assert other.top.tolist() == together.top.tolist()
         assert other.probability == pytest.approx(together.probability, abs=1e-6)
         assert other.top_probability == pytest.approx(together.top_probability, abs=1e-6)
     assert backwards.top[::-1].tolist() == together.top.tolist()
     again = expect(masked, some, False)
-    assert all(np.array_equal(getattr(full, name), getattr(again, name)) for name in ("top", "probability"))
+    assert all(np.array_equal(getattr(pairs, name), getattr(again, name)) for name in ("top", "probability"))
 
 
 def test_equal_masked_texts_run_once_and_the_head_sees_masks_only(masked):
@@ -259,6 +261,35 @@ def test_equal_masked_texts_run_once_and_the_head_sees_masks_only(masked):
     assert len(found.top) == 15 and found.top[:5].tolist() == found.top[10:].tolist()
 
 
+@pytest.mark.parametrize("name", ["Albert", "DebertaV2", "Electra", "MPNet", "ModernBert", "XLMRoberta"])
+def test_other_architectures(built, name):
+    """Wherever the hidden states are cut down to the masks, the logits are those of the whole model."""
+    tokenizer = built["bert"][1]
+    size = {"vocab_size": len(tokenizer), "max_position_embeddings": 66, "pad_token_id": 0, **SHAPE}
+    more = {
+        "Albert": {"embedding_size": 16},
+        "DebertaV2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False},
+        "Electra": {"embedding_size": 16},
+        "ModernBert": {
+            "local_attention": 8,
+            "cls_token_id": 2,
+            "sep_token_id": 3,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+        },
+    }
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**size | more.get(name, {}), initializer_range=0.3)
+    model = getattr(transformers, f"{name}ForMaskedLM")(config).eval()
+    masked = masked_model(name, model, tokenizer)
+    some = queries(*TEXTS[:3])
+    found, full = expect(masked, some, False), expect(replace(masked, cut=None), some, False)
+    assert masked.cut is not None
+    assert len(set(full.top.tolist())) > 3
+    assert found.top.tolist() == full.top.tolist()
+    assert found.probability == pytest.approx(full.probability, abs=1e-5)
+
+
 class _LooksBack(RobertaForMaskedLM):
     """A head that also reads the hidden state before the mask, so that it cannot run at the masks alone."""
 
@@ -272,7 +303,7 @@ def test_a_head_that_needs_the_whole_text_gets_it(built):
     other = _LooksBack(model.config).eval()
     other.load_state_dict(model.state_dict())
     masked = masked_model("looks-back", other, tokenizer)
-    assert not masked.narrow
+    assert masked.cut is None
     some = queries("Ada was born in Arlen")
     inputs = tokenizer("Ada was<mask> in Arlen", return_tensors="pt")
     with torch.no_grad():
