@@ -222,9 +222,10 @@ def test_estimate(found, samples, server, monkeypatch):
     counts = found().counts
     assert counts["prompt_tokens"] < sent < 1.5 * counts["prompt_tokens"]
     assert counts["completion_tokens"] / 3 < got < 3 * counts["completion_tokens"]
-    cost = [
-        openai.estimate(samples(*PAIRS * 2000), settings(batch=batch)).split("cost: ")[1] for batch in (False, True)
-    ]
+    twice = openai.estimate(samples(*PAIRS, *PAIRS), settings())
+    assert "rows: 8\nrequests: 3\n" in twice  # equal rows share a request
+    many = samples(*[(f"Question {number}?", "The answer is long, dear.") for number in range(3000)])
+    cost = [openai.estimate(many, settings(batch=batch)).split("cost: ")[1] for batch in (False, True)]
     assert float(cost[0].split()[0]) == pytest.approx(2 * float(cost[1].split()[0]), abs=0.011)
 
 

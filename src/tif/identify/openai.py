@@ -133,7 +133,7 @@ def identify(forget: pa.Table, retain: pa.Table, settings: Settings, resources: 
 def estimate(forget: pa.Table, settings: Settings) -> str:
     """Rows, requests, tokens and price of labelling `forget`, before any request, and how they were estimated."""
     samples = forget.select(["sample_id", "prompt", "response"]).to_pylist()
-    askings = plan(samples, settings)
+    askings = list({asking.request.key: asking for asking in plan(samples, settings)}.values())
     texts = Counter(message["content"] for asking in askings for message in asking.request.body["messages"])
     schema = count_tokens(prompt.canonical(prompt.SCHEMA)) if settings.structured else 0
     sent = sum(times * count_tokens(text) for text, times in texts.items()) + schema * len(askings)
