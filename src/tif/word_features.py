@@ -24,9 +24,9 @@ _ENDS = frozenset(".!?。！？؟")
 class Lexicon:
     """What unlabelled text says about words.
 
-    index: case-folded word -> row; row 0 stands for every word that is not in it. table: [V, 3 + d], to four decimals: log share of
-    the answers and of the questions that hold the word, share of its occurrences with a capital (the first word of a
-    sentence does not count), and a vector of d numbers that is alike for words with like neighbours.
+    index: case-folded word -> row; row 0 stands for every word that is not in it. table: [V, 3 + d], to four decimals:
+    log share of the answers and of the questions that hold the word, share of its occurrences with a capital (the first
+    word of a sentence does not count), and a vector of d numbers that is alike for words with like neighbours.
     """
 
     index: dict[str, int]
@@ -104,11 +104,12 @@ def _vectors(documents: list[list[int]], count: int, size: int) -> np.ndarray:
     information = np.log(pairs.data / (of_word[pairs.row] * of_neighbour[pairs.col] / of_neighbour.sum()))
     matrix = csr_matrix((np.maximum(information, 0), (pairs.row, pairs.col)), shape=pairs.shape)
     size = min(size, count - 1)
-    if size < 1:
-        return np.zeros((count, 0))
-    start = np.random.default_rng(0).standard_normal(min(matrix.shape))
-    left_vectors, values, _ = svds(matrix, k=size, v0=start)
-    order = np.argsort(-values)
+    if count <= 4 * max(size, 1):  # the iteration needs more words than that
+        left_vectors, values, _ = np.linalg.svd(matrix.toarray(), full_matrices=False)
+    else:
+        rng = np.random.default_rng(0)
+        left_vectors, values, _ = svds(matrix, k=size, v0=rng.standard_normal(count), rng=rng)
+    order = np.argsort(-values)[:size]
     return left_vectors[:, order] * np.sqrt(values[order])
 
 
@@ -141,11 +142,10 @@ def _shape(spelled: list[str]) -> np.ndarray:
 def _asked(question: list[str], answer: list[str]) -> np.ndarray:
     """[n, 4]: the word is in the question; so is the pair with the word before, and after; longest shared beginning."""
     held, pairs = set(question), set(pairwise(question))
-    before, after = [None, *answer[:-1]], [*answer[1:], None]
     return np.array(
         [
             [form in held, (left, form) in pairs, (form, right) in pairs, _shared_beginning(form, held)]
-            for left, form, right in zip(before, answer, after, strict=True)
+            for left, form, right in zip([None, *answer], answer, [*answer[1:], None])
         ],
         dtype=float,
     ).reshape(len(answer), 4)
