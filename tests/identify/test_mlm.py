@@ -50,13 +50,18 @@ SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "nu
 
 
 def wordpiece(lowercase: bool = False) -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(tokenizer_models.WordPiece(unk_token="[UNK]"))
+    """As BERT's. Every fourth word of the texts is in several pieces. (A trained one differs from run to run.)"""
+    texts = [text.lower() for text in TEXTS] if lowercase else TEXTS
+    whole = sorted({text[start:end] for text in texts for start, end in words(text)})
+    letters = sorted({letter for text in texts for letter in text if not letter.isspace()})
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    kept = [word for index, word in enumerate(whole) if index % 4 or word in ("born", "was")]
+    vocabulary = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *kept])
+    ids = {token: index for index, token in enumerate(vocabulary)}
+    tokenizer = Tokenizer(tokenizer_models.WordPiece(ids, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=220, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(TEXTS * 3, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
@@ -285,7 +290,7 @@ def test_other_architectures(built, name):
     some = queries(*TEXTS[:3])
     found, full = expect(masked, some, False), expect(replace(masked, cut=None), some, False)
     assert masked.cut is not None
-    assert len(set(full.top.tolist())) > 3
+    assert np.ptp(full.top_probability) > 1e-3
     assert found.top.tolist() == full.top.tolist()
     assert found.probability == pytest.approx(full.probability, abs=1e-5)
 
