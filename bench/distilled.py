@@ -4,9 +4,9 @@
     python bench/distilled.py                   # fitted on the gold spans of five invented people
     python bench/distilled.py --annotate PATH   # writes those of five retain people of data/benchmark, to fit on
 
-FOLDER holds TOFU's JSON-lines files and the annotations published with arXiv 2506.03142. The first tests on the 200 rows
-of forget10 that are not in forget05, the second on the other people of forget sets of 10 to 20. Prints a table of F1 on
-letters and digits with 95 % bootstrap intervals over people, and the paired difference to `frequency`.
+FOLDER holds TOFU's JSON-lines files and the annotations published with arXiv 2506.03142. The first tests on the 200
+rows of forget10 that are not in forget05, the second on the other people of forget sets of 10 to 20. Prints a table of
+F1 on letters and digits with 95 % bootstrap intervals over people, and the paired difference to `frequency`.
 """
 
 import argparse
@@ -91,10 +91,11 @@ def lines(fitted_on: str, where: str, found: dict, true: list[dict], tested: dic
     cut = {name: [row for row in rows if row["sample_id"] in tested] for name, rows in found.items()}
     reference = [row for row in true if row["sample_id"] in tested]
     for name, rows in cut.items():
-        f1 = masks.agreement(rows, reference, tested).characters.f1
+        ours = masks.agreement(rows, reference, tested).characters.f1
         above = masks.agreement_difference(rows, cut["frequency"], reference, tested).characters.f1
-        more = f"{above.value:+.3f} | {above.low:+.3f} to {above.high:+.3f}" if name != "frequency" else " | "
-        yield f"| {fitted_on} | {where} | {len(tested)} | {name} | {f1.value:.3f} | {f1.low:.3f} to {f1.high:.3f} | {more} |"
+        more = ["", ""] if name == "frequency" else [f"{above.value:+.3f}", f"{above.low:+.3f} to {above.high:+.3f}"]
+        cells = [fitted_on, where, str(len(tested)), name, f"{ours.value:.3f}", f"{ours.low:.3f} to {ours.high:.3f}"]
+        yield f"| {' | '.join(cells + more)} |"
 
 
 def gold_rows(samples: pa.Table) -> list[dict]:

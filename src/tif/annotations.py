@@ -14,8 +14,8 @@ from tif.masks import Span
 def read_json_lines(source: Path, field: str) -> dict[tuple[str, str], list[Span]]:
     """The spans that `field` lists for every (question, answer).
 
-    Raises UserError naming the line for a damaged line, a missing field, a row that stands twice with different spans, and
-    offsets that lie outside the answer or do not hold the word.
+    Raises UserError naming the line for a damaged line, a missing field, a row that stands twice with different spans,
+    and offsets that lie outside the answer or do not hold the word.
     """
     try:
         lines = source.read_bytes().decode("utf-8").split("\n")

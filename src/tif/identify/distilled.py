@@ -58,8 +58,8 @@ def identify(forget: pa.Table, retain: pa.Table, settings: Settings, resources: 
     source = local_source(settings.annotation, "distilled.annotation")
     if source is None:
         raise UserError(
-            "identify.method = distilled learns from labelled rows: set distilled.annotation to a spans table (.parquet)"
-            " or JSON lines with question, answer and target_words"
+            "identify.method = distilled learns from labelled rows: set distilled.annotation to a spans table"
+            " (.parquet) or JSON lines with question, answer and target_words"
         )
     if source.suffix == ".json":
         model, labels = _saved(source), {}
