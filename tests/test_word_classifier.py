@@ -22,32 +22,32 @@ def test_equal_to_scikit_learn(data, monkeypatch):
     kept = []
     original = HistGradientBoostingClassifier.fit
     monkeypatch.setattr(HistGradientBoostingClassifier, "fit", lambda self, *a: kept.append(self) or original(self, *a))
-    found = fit(*data, RECIPE, 1).probability(data[0])
+    found = fit(*data, RECIPE).probability(data[0])
     assert found == pytest.approx(kept[0].predict_proba(data[0])[:, 1], abs=1e-12)
     assert ((found > 0.5) == data[1]).mean() > 0.85
 
 
-def test_the_same_trees_again_with_other_threads_and_through_json(data):
-    first = fit(*data, RECIPE, 1)
-    assert fit(*data, RECIPE, 2) == first
+def test_the_same_trees_again_through_json(data):
+    first = fit(*data, RECIPE)
+    assert fit(*data, RECIPE) == first
     again = Classifier.from_json(json.loads(json.dumps(first.to_json())))
     assert (again.probability(data[0]) == first.probability(data[0])).all()
-    assert fit(*data, Recipe(12, 0.2, 6, seed=4), 1) != first
+    assert fit(*data, Recipe(12, 0.2, 6, seed=4)) != first
 
 
 def test_held_out_never_sees_its_own_fold(data):
     x, unwanted = data
     fold = np.arange(600) % 3
-    found = held_out(x, unwanted, fold, RECIPE, 1)
+    found = held_out(x, unwanted, fold, RECIPE)
     for number in range(3):
         test = fold == number
-        expected = fit(x[~test], unwanted[~test], RECIPE, 1).probability(x[test])
+        expected = fit(x[~test], unwanted[~test], RECIPE).probability(x[test])
         assert (found[test] == expected).all()
 
 
 def test_one_kind_only(data):
     with pytest.raises(ValueError, match="one kind"):
-        fit(data[0], np.ones(600, dtype=bool), RECIPE, 1)
+        fit(data[0], np.ones(600, dtype=bool), RECIPE)
 
 
 def test_best_threshold_by_hand():

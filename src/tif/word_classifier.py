@@ -63,11 +63,11 @@ class Classifier:
         return Classifier(float(content["start"]), [Tree(**tree) for tree in content["trees"]])
 
 
-def fit(x: np.ndarray, unwanted: np.ndarray, recipe: Recipe, threads: int) -> Classifier:
+def fit(x: np.ndarray, unwanted: np.ndarray, recipe: Recipe) -> Classifier:
     """Gradient boosting on the log loss. x: [n, F]. unwanted: bool [n], of both kinds.
 
     A leaf holds at least 20 words and is shrunk by an L2 penalty of 5; every split sees a fifth of the features. The
-    same input gives the same trees, whatever `threads`. Raises ValueError when all words are of one kind.
+    same input gives the same trees. Raises ValueError when all words are of one kind.
     """
     if unwanted.all() or not unwanted.any():
         raise ValueError("all words are of one kind")
@@ -81,7 +81,7 @@ def fit(x: np.ndarray, unwanted: np.ndarray, recipe: Recipe, threads: int) -> Cl
         early_stopping=False,
         random_state=recipe.seed,
     )
-    with threadpool_limits(threads):
+    with threadpool_limits(1):  # on a few thousand words more threads mostly wait for each other
         model.fit(x, unwanted)
     # scikit-learn has no public way to its histogram trees; a test compares both on every platform
     return Classifier(float(model._baseline_prediction[0, 0]), [_tree(step[0].nodes) for step in model._predictors])
@@ -98,12 +98,12 @@ def _tree(nodes: np.ndarray) -> Tree:
     )
 
 
-def held_out(x: np.ndarray, unwanted: np.ndarray, fold: np.ndarray, recipe: Recipe, threads: int) -> np.ndarray:
+def held_out(x: np.ndarray, unwanted: np.ndarray, fold: np.ndarray, recipe: Recipe) -> np.ndarray:
     """[n] p(unwanted) of every word under a model fitted on the other folds. fold: int [n]."""
     probability = np.zeros(len(x))
     for number in np.unique(fold):
         test = fold == number
-        probability[test] = fit(x[~test], unwanted[~test], recipe, threads).probability(x[test])
+        probability[test] = fit(x[~test], unwanted[~test], recipe).probability(x[test])
     return probability
 
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import svds
+from threadpoolctl import threadpool_limits
 
 from tif.masks import is_punctuation, words
 
@@ -104,11 +105,12 @@ def _vectors(documents: list[list[int]], count: int, size: int) -> np.ndarray:
     information = np.log(pairs.data / (of_word[pairs.row] * of_neighbour[pairs.col] / of_neighbour.sum()))
     matrix = csr_matrix((np.maximum(information, 0), (pairs.row, pairs.col)), shape=pairs.shape)
     size = min(size, count - 1)
-    if count <= 4 * max(size, 1):  # the iteration needs more words than that
-        left_vectors, values, _ = np.linalg.svd(matrix.toarray(), full_matrices=False)
-    else:
-        rng = np.random.default_rng(0)
-        left_vectors, values, _ = svds(matrix, k=size, v0=rng.standard_normal(count), rng=rng)
+    with threadpool_limits(1):  # other thread counts give other last bits
+        if count <= 4 * max(size, 1):  # the iteration needs more words than that
+            left_vectors, values, _ = np.linalg.svd(matrix.toarray(), full_matrices=False)
+        else:
+            rng = np.random.default_rng(0)
+            left_vectors, values, _ = svds(matrix, k=size, v0=rng.standard_normal(count), rng=rng)
     order = np.argsort(-values)[:size]
     return left_vectors[:, order] * np.sqrt(values[order])
 

@@ -11,7 +11,7 @@ from tif.benchmarks import fictitious, tofu
 from tif.errors import UserError
 from tif.identify import Resources, distilled, file, frequency, gold
 from tif.masks import agreement, agreement_difference, check_rows
-from tif.params import Compute, read, validate
+from tif.params import read, validate
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "tofu"
@@ -81,11 +81,9 @@ def test_rows_are_complete_and_scores_decide(world, found):
     assert all(row["unwanted"] == (row["score"] > found.counts["threshold"]) for row in scored)
 
 
-def test_the_same_again_and_with_more_threads(world, annotation, found):
+def test_the_same_again(world, annotation, found):
     forget, retain, *_ = world
     assert distilled.identify(forget, retain, settings(annotation), Resources()) == found
-    two = Resources(compute=Compute(device="cpu", threads=2))
-    assert distilled.identify(forget, retain, settings(annotation), two) == found
 
 
 def test_a_saved_model_labels_other_rows_as_it_did(world, annotation, found, tmp_path):

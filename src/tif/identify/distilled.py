@@ -51,7 +51,7 @@ def identify(forget: pa.Table, retain: pa.Table, settings: Settings, resources: 
 
     with the threshold that has the best F1 on letters and digits in cross-validation over the labelled groups. Word
     statistics come from retain rows of groups without a label; forget rows add nothing but their own text.
-    forget, retain: the two sets (`tables.SAMPLES`). resources.compute: threads.
+    forget, retain: the two sets (`tables.SAMPLES`). `resources` is not used.
     Raises UserError when the annotation is missing, belongs to other rows, covers fewer than two groups or marks
     nothing, when no unlabelled retain row is left, and for a saved model of another version.
     """
@@ -66,7 +66,7 @@ def identify(forget: pa.Table, retain: pa.Table, settings: Settings, resources: 
     else:
         samples = [*forget.to_pylist(), *retain.to_pylist()]
         labels = _labels(source, samples)
-        model = _fit(samples, labels, retain, settings, resources.compute.threads)
+        model = _fit(samples, labels, retain, settings)
     rows = []
     for sample in forget.select(["sample_id", "prompt", "response"]).to_pylist():
         name, text = sample["sample_id"], sample["response"]
@@ -145,9 +145,7 @@ def _labels_of_table(source: Path, responses: dict[str, str]) -> dict[str, list[
     return labels
 
 
-def _fit(
-    samples: list[dict], labels: dict[str, list[bool]], retain: pa.Table, settings: Settings, threads: int
-) -> Model:
+def _fit(samples: list[dict], labels: dict[str, list[bool]], retain: pa.Table, settings: Settings) -> Model:
     labelled = [sample for sample in samples if sample["sample_id"] in labels]
     groups = sorted({sample["group"] for sample in labelled})
     if len(groups) < 2:
@@ -170,8 +168,8 @@ def _fit(
         for sample in labelled
         for start, end in words(sample["response"])
     ]
-    threshold, f1 = best_threshold(held_out(x, unwanted, fold, recipe, threads), unwanted, np.array(letters))
-    return Model(lexicon, fit(x, unwanted, recipe, threads), threshold, round(f1, 6))
+    threshold, f1 = best_threshold(held_out(x, unwanted, fold, recipe), unwanted, np.array(letters))
+    return Model(lexicon, fit(x, unwanted, recipe), threshold, round(f1, 6))
 
 
 def _lexicon(retain: list[dict], labelled: set[str], settings: Settings) -> Lexicon:
