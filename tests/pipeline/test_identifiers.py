@@ -1,0 +1,117 @@
+"""Switching the identifier in a real pipeline: what runs again, what is watched, and what a server is asked."""
+
+import json
+import os
+
+import pyarrow.parquet as pq
+import pytest
+from chat_server import ChatServer
+from tokenizers import BertWordPieceTokenizer
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+from tif import masks, tables
+from tif.params import NO_SOURCE
+
+AFTER_IDENTIFY = {"unlearn", "evaluate@unlearned", "report"}
+ONCE = ({"identify"} | AFTER_IDENTIFY, set())
+NOTHING = (set(), set())
+
+
+@pytest.fixture
+def masked(tmp_path):
+    """A folder with a tiny random BERT that knows a few words."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"the a was is in of and born author".split(), *".,?'"]
+    (tmp_path / "vocabulary").write_text("\n".join(words))
+    pieces = BertWordPieceTokenizer(str(tmp_path / "vocabulary"), lowercase=True)
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    folder = tmp_path / "masked model"
+    BertForMaskedLM(BertConfig(vocab_size=len(words), **size)).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=pieces._tokenizer, **names).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def annotation(tmp_path, clone):
+    """The gold spans of the retain people, but for one, as a spans table."""
+    retain = pq.read_table(clone.folder / "data/benchmark/retain.parquet").to_pylist()
+    people = sorted({sample["group"] for sample in retain})
+    rows = [
+        row
+        for sample in retain
+        if sample["group"] != people[0]
+        for row in masks.span_rows(
+            sample["sample_id"], sample["response"], [(span["start"], span["end"]) for span in sample["gold_spans"]]
+        )
+    ]
+    path = tmp_path / "annotation.parquet"
+    tables.write(path, rows, tables.SPANS)
+    return path
+
+
+@pytest.fixture
+def server(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("OPENAI_") or name == "TIF_WORK"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-no-real-key")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    made = ChatServer()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def settings(clone):
+    """The clone, whose settings are put back afterwards."""
+    before = (clone.folder / "params.yaml").read_bytes()
+    yield clone
+    (clone.folder / "params.yaml").write_bytes(before)
+    clone.repro()
+
+
+def test_each_identifier_reruns_identify_and_what_follows(settings, masked, annotation, server):
+    def method() -> str:
+        return pq.read_schema(settings.folder / "data/spans.parquet").metadata[b"identifier"].decode()
+
+    def choose(name: str, source=NO_SOURCE, **block) -> None:
+        settings.change(**{"identify.method": name, "identify.source": str(source)})
+        settings.change(**{f"{name}.{key}": value for key, value in block.items()})
+
+    choose("distilled", annotation=str(annotation), trees=5)
+    assert settings.repro() == ONCE and method() == "distilled"
+    tables.write(annotation, tables.read(annotation, tables.SPANS), tables.SPANS, {"note": "another byte"})
+    executed, _ = settings.repro()
+    assert "identify" in executed and executed <= ONCE[0]
+
+    choose("mlm", masked)
+    assert settings.repro() == ONCE and method() == "mlm"
+    config = masked / "config.json"
+    config.write_text(config.read_text() + "\n")
+    executed, _ = settings.repro()
+    assert "identify" in executed and executed <= ONCE[0]
+
+    choose("surprisal", "data/models/retain")
+    assert settings.repro() == ONCE and method() == "surprisal"
+
+    choose("openai", base_url=server.url)
+    assert settings.repro() == ONCE and method() == "openai"
+    asked = len(server.bodies)
+    rows = pq.read_metadata(settings.folder / "data/benchmark/forget.parquet").num_rows
+    assert asked == rows and not settings.run("git", "status", "--porcelain", ".dvc").stdout
+    settings.change(**{"openai.prices": {"prompt": 9.0, "completion": 9.0, "batch": 1.0}})
+    executed, _ = settings.repro()
+    assert executed <= {"identify", "report"} and len(server.bodies) == asked
+    details = json.loads((settings.folder / "metrics/identify.json").read_text())
+    assert details["cost_usd"] > 0
+
+
+@pytest.mark.parametrize(
+    "path",
+    [f"src/tif/identify/{name}.py" for name in ("openai", "mlm", "surprisal", "distilled")],
+)
+def test_editing_an_identifier_that_is_not_chosen_reruns_nothing(clone, path):
+    file = clone.folder / path
+    before = file.read_bytes()
+    file.write_bytes(before + b"# edited\n")
+    assert clone.repro() == NOTHING
+    file.write_bytes(before)
