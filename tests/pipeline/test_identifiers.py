@@ -20,7 +20,7 @@ NOTHING = (set(), set())
 @pytest.fixture
 def masked(tmp_path):
     """A folder with a tiny random BERT that knows a few words."""
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"the a was is in of and born author".split(), *".,?'"]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "a", "was", "is", "in", "of", "and", "born", *".,?'"]
     (tmp_path / "vocabulary").write_text("\n".join(words))
     pieces = BertWordPieceTokenizer(str(tmp_path / "vocabulary"), lowercase=True)
     names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
