@@ -35,7 +35,7 @@ class Settings(Block):
     cross-validation over groups (people) that chooses the threshold; with fewer groups, one for each.
     """
 
-    annotation: str
+    annotation: str = Field(exclude=True)  # the outputs name it by its hash, and hold no paths
     vector: int = Field(ge=1, le=256)
     trees: int = Field(ge=1, le=2000)
     learning_rate: float = Field(gt=0, le=1)
