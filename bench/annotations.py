@@ -1,6 +1,5 @@
 """Where the rows of bench/identifiers.py come from: identifiers that are run, and annotations that exist already."""
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,17 @@ from tif.identify import file as annotation_file
 
 @dataclass(frozen=True)
 class Annotation:
-    """The rows of one identifier or file. seconds, cost: None where not known. details: how it was made."""
+    """The rows of one identifier or file. seconds, cost: None where not known. details: how it was made.
+
+    copied: samples that it was fitted on.
+    """
 
     name: str
     rows: list[dict]
     seconds: float | None
     cost: float | None
     details: dict
+    copied: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def identified(setup: Setup, name: str) -> Annotation:
     seconds = time.perf_counter() - begin
     masks.check_rows(found.rows, setup.responses, f"identifier {name}")
     details = {**found.metadata, "settings": settings.model_dump(by_alias=True, mode="json")}
-    return Annotation(name, found.rows, seconds, float(found.counts.get("cost_usd", 0.0)), details)
+    return Annotation(name, found.rows, seconds, float(found.counts.get("cost_usd", 0.0)), details, found.copied)
 
 
 def annotation(setup: Setup, spec: str, option: str) -> Annotation:
@@ -102,22 +105,3 @@ def annotation(setup: Setup, spec: str, option: str) -> Annotation:
     settings = annotation_file.Settings(unwanted=field, punctuation=False)
     found = annotation_file.identify(setup.forget, setup.retain, settings, Resources(source))
     return Annotation(name, found.rows, None, None, {**found.metadata, "settings": settings.model_dump()})
-
-
-def unseen(setup: Setup, path: Path | None) -> list[dict]:
-    """The forget rows that the JSON lines of `path` do not hold, by question and answer; all without a path.
-
-    Raises UserError for a file that is missing or not of this form, and when nothing is left.
-    """
-    forget = setup.forget.to_pylist()
-    if path is None:
-        return forget
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-        seen = {(line["question"], line["answer"]) for line in lines}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"--without {path}: give a readable file of JSON lines with question and answer") from None
-    left = [row for row in forget if (row["prompt"], row["response"]) not in seen]
-    if not left:
-        raise UserError(f"--without {path}: it holds every row of the forget set, so nothing is left to compare")
-    return left

@@ -9,7 +9,8 @@ Run from the root of the repository (`make compare ARGS='...'`). Reads params.ya
 
 The reference is an annotation given with `--reference`, or else the gold spans where the benchmark has them. An
 identifier that reads a language model runs when `--source` gives it a local folder, when params.yaml does, or when
-`--identifier` names it; one that costs money runs only when named.
+`--identifier` names it; one that costs money runs only when named. The forget rows that `distilled` was fitted on are
+left out for all.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import json
 from dataclasses import fields, replace
 from pathlib import Path
 
-from annotations import Annotation, Setup, annotation, check_known, identified, known_identifiers, needs_asking, unseen
+from annotations import Annotation, Setup, annotation, check_known, identified, known_identifiers, needs_asking
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -37,8 +38,11 @@ def main() -> None:
     """Compare and write both files; print the table and why an identifier is not in it."""
     options = arguments()
     setup = prepare(options)
-    rows = unseen(setup, options.without)
     reference, found, missing = annotations(options, setup)
+    copied = frozenset().union(*(some.copied for some in found))
+    rows = [row for row in setup.forget.to_pylist() if row["sample_id"] not in copied]
+    if not rows:
+        raise UserError("distilled.annotation labels the whole forget set, so there is nothing left to compare")
     comparison = compare(setup, rows, reference, found, missing)
     content = comparison.model_dump()
     content["table"] = [rounded(line) for line in content["table"]]
@@ -63,13 +67,6 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--source", metavar="NAME=PATH", **more, help="what identify.source is for this identifier (repeatable)"
-    )
-    parser.add_argument(
-        "--without",
-        metavar="PATH",
-        type=Path,
-        help="leave out of the comparison the forget rows that these JSON lines hold, for example those that an"
-        " identifier was fitted on",
     )
     parser.add_argument("-S", "--set", metavar="BLOCK.KEY=VALUE", **more, help="change a value of params.yaml")
     return parser.parse_args()
@@ -175,6 +172,7 @@ def compare(
         split=rows[0]["split"],
         rows=len(rows),
         left_out=setup.forget.num_rows - len(rows),
+        groups=len({row["group"] for row in rows}),
         fingerprint=fingerprint(setup.forget.to_pylist()),
         reference=reference.name if reference else None,
         table=lines,
@@ -229,7 +227,8 @@ def show(comparison: Comparison) -> None:
         "seconds": "seconds", "USD": "cost_usd",
     }  # fmt: skip
     width = max(len("identifier"), *(len(line.identifier) for line in comparison.table))
-    print(f"{comparison.benchmark}, {comparison.split}, {comparison.rows} rows; reference: {comparison.reference}")
+    about = f"{comparison.rows} rows about {comparison.groups} people or documents"
+    print(f"{comparison.benchmark}, {comparison.split}, {about}; reference: {comparison.reference}")
     print("identifier".ljust(width), *(name.rjust(9) for name in columns))
     for line in comparison.table:
         values = [getattr(line, name) for name in columns.values()]

@@ -24,7 +24,7 @@ from tif.tables import write_text
 
 WORLDS = (("en", 0.0), ("zh", 0.0), ("ar", 0.0), ("code", 0.0), ("en", 0.5), ("en", 1.0))
 IDENTIFIERS = ("gold", "frequency")
-KEY = ["language", "entanglement", "seed", "identifier"]
+KEY = ["language", "entanglement", "seed", "settings", "identifier"]
 AGREEMENT = ["f1", "precision", "recall"]
 RESULTS = [
     f"{model}_{measure}"
@@ -51,23 +51,26 @@ def read_done(out: Path) -> list[dict]:
     """The rows that an earlier run has written. Exits when the file is not a table of this study."""
     if not out.exists():
         return []
-    table = pd.read_csv(out)
+    table = pd.read_csv(out, keep_default_na=False)
     if list(table.columns) != KEY + AGREEMENT + RESULTS:
         raise SystemExit(f"error: {out} is not a table of this study; delete it or give another --out")
     return table.to_dict("records")
 
 
 def falls(rows: list[dict]) -> list[str]:
-    """A line for every row whose F1 is more than FALL below that of English without entanglement, same seed."""
+    """A line for every row that is more than FALL below English without entanglement, in F1 or unlearned utility."""
     base = {
-        (row["seed"], row["identifier"]): row for row in rows if (row["language"], row["entanglement"]) == ("en", 0)
+        (row["seed"], row["settings"], row["identifier"]): row
+        for row in rows
+        if (row["language"], row["entanglement"]) == ("en", 0)
     }
     lines = []
     for row in rows:
-        best = base.get((row["seed"], row["identifier"]))
-        if best and best["f1"] - row["f1"] > FALL:
-            changes = ", ".join(f"{name} {best[name]:.3f} -> {row[name]:.3f}" for name in AGREEMENT)
-            lines.append(f"{row['identifier']}, {row['language']}, entanglement {row['entanglement']:g}: {changes}")
+        best = base.get((row["seed"], row["settings"], row["identifier"]), row)
+        for shown in (AGREEMENT, ["unlearned_utility", "target_utility"]):
+            if best[shown[0]] - row[shown[0]] > FALL:
+                changes = ", ".join(f"{name} {best[name]:.3f} -> {row[name]:.3f}" for name in shown)
+                lines.append(f"{row['identifier']}, {row['language']}, entanglement {row['entanglement']:g}: {changes}")
     return lines
 
 
@@ -99,10 +102,11 @@ def main() -> None:
     parser.add_argument("--set", type=setting, nargs="+", default=[], metavar="BLOCK.KEY=VALUE", help="other settings")
     options = parser.parse_args()
     rows = read_done(options.out)
+    settings = " ".join(f"{key}={value}" for key, value in options.set)
     done = {tuple(row[name] for name in KEY) for row in rows}
     options.folder.mkdir(parents=True, exist_ok=True)
     for seed, (language, entanglement) in product(options.seeds, WORLDS):
-        missing = [name for name in IDENTIFIERS if (language, entanglement, seed, name) not in done]
+        missing = [name for name in IDENTIFIERS if (language, entanglement, seed, settings, name) not in done]
         if not missing:
             continue
         folder = clone(options.folder / f"{language}-{entanglement:g}-{seed}")
@@ -114,7 +118,7 @@ def main() -> None:
         }
         for identifier in missing:
             repro(folder, dict(options.set) | world | {"identify.method": identifier})
-            key = (language, entanglement, seed, identifier)
+            key = (language, entanglement, seed, settings, identifier)
             rows.append({**dict(zip(KEY, key, strict=True)), **result(folder)})
             write_text(options.out, pd.DataFrame(rows).to_csv(index=False, float_format="%.4g"))
             print(", ".join(map(str, key)), "done", flush=True)

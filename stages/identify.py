@@ -48,7 +48,7 @@ def main() -> None:
     settings_json = settings.model_dump(by_alias=True, mode="json")
     metadata = {"identifier": choice.method, **found.metadata, "settings": json.dumps(settings_json)}
     record = {"identifier": choice.method, **found.metadata, "settings": settings_json, **found.record}
-    metrics = {"method": choice.method, **summary(forget, found.rows), **found.counts}
+    metrics = {"method": choice.method, **summary(forget, found.rows, found.copied), **found.counts}
     tables.write(SPANS, found.rows, tables.SPANS, metadata)
     tables.write_text(RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     tables.write_text(SUMMARY, json.dumps(metrics, indent=2) + "\n")
@@ -59,13 +59,13 @@ def responses(forget: pa.Table) -> dict[str, str]:
     return dict(zip(forget.column("sample_id").to_pylist(), forget.column("response").to_pylist(), strict=True))
 
 
-def summary(forget: pa.Table, rows: list[dict]) -> dict:
+def summary(forget: pa.Table, rows: list[dict], copied: frozenset[str]) -> dict:
     """What metrics/identify.json says about spans.
 
     `rows`: forget samples; `words`: their words; `unwanted_share`: share of the non-space characters that are unwanted;
     from `masks.lint`: `rows_without_unwanted`, `rows_only_punctuation` (no letter or digit is unwanted) and
     `rows_unusual_share` (the unwanted share is far from that of the other samples);
-    `agreement` with the gold spans (see `agreement_with_gold`).
+    `agreement` with the gold spans outside of `copied` (see `agreement_with_gold`).
     """
     texts = responses(forget)
     characters = sum(not character.isspace() for text in texts.values() for character in text)
@@ -78,17 +78,18 @@ def summary(forget: pa.Table, rows: list[dict]) -> dict:
         "rows_without_unwanted": kinds["without_unwanted"],
         "rows_only_punctuation": kinds["only_punctuation"],
         "rows_unusual_share": kinds["share_outlier"],
-        "agreement": agreement_with_gold(forget, rows),
+        "agreement": agreement_with_gold(forget, [row for row in rows if row["sample_id"] not in copied]),
     }
 
 
 def agreement_with_gold(forget: pa.Table, rows: list[dict]) -> dict[str, float] | None:
-    """`masks.agreement` with the gold spans on characters; `f1_low` and `f1_high` are the interval over groups.
+    """`masks.agreement` of some samples with their gold spans on characters; `f1_low` to `f1_high` is over groups.
 
-    None when a sample has no gold spans.
+    None without such samples, and when one has no gold spans.
     """
-    samples = forget.select(["sample_id", "group", "response", "gold_spans"]).to_pylist()
-    if any(sample["gold_spans"] is None for sample in samples):
+    compared = {row["sample_id"] for row in rows}
+    samples = [sample for sample in forget.to_pylist() if sample["sample_id"] in compared]
+    if not samples or any(sample["gold_spans"] is None for sample in samples):
         return None
     gold = []
     for sample in samples:

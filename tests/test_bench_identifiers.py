@@ -10,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tif import masks, tables
+from tif.benchmarks import fictitious
 from tif.errors import UserError
 from tif.report.comparison import Comparison, compared_answers, fingerprint, read_comparison
 
@@ -132,15 +133,33 @@ def test_a_spans_table_as_a_file(compare, folder):
     assert [(line.identifier, line.f1) for line in table][:2] == [("gold", 1.0), ("mine", 1.0)]
 
 
-def test_rows_can_be_left_out(compare, folder):
-    seen = annotate(folder / "seen.jsonl", [], pairs=PAIRS[:1])
-    comparison = compare("--without", str(seen), "--identifier", "all")
-    assert (comparison.rows, comparison.left_out) == (1, 1)
-    assert [marks.sample_id for marks in comparison.answers] == ["forget/0001"]
-    assert comparison.table[1].precision == pytest.approx(4 / 15, abs=1e-6)
-    # still of this forget set
-    forget = tables.read(folder / "data/benchmark/forget.parquet", tables.SAMPLES).to_pylist()
-    assert comparison.fingerprint == fingerprint(forget)
+def test_rows_that_an_identifier_was_fitted_on_are_left_out_for_all(compare, folder):
+    block = {"seed": 0, "people": 4, "questions": 12, "forget_share": 0.75, "real_authors": 1, "world_facts": 1}
+    built, _ = fictitious.build(fictitious.Settings(**block, language="en", entanglement=0.0), None)
+    for name in ("forget", "retain"):
+        tables.write(folder / f"data/benchmark/{name}.parquet", built[name], tables.SAMPLES)
+    labelled = [
+        row
+        for sample in built["forget"][:24]
+        for row in masks.span_rows(
+            sample["sample_id"], sample["response"], [(span["start"], span["end"]) for span in sample["gold_spans"]]
+        )
+    ]
+    tables.write(folder / "two.parquet", labelled, tables.SPANS)
+    options = ("-S", "distilled.annotation=two.parquet", "-S", "distilled.trees=3")
+    comparison = compare(*options, "--identifier", "distilled", "--identifier", "all")
+    assert (comparison.rows, comparison.left_out, comparison.groups) == (12, 24, 1)
+    assert {marks.sample_id for marks in comparison.answers} <= {row["sample_id"] for row in built["forget"][24:]}
+    letters = [sum(map(str.isalnum, row["response"])) for row in built["forget"][24:]]
+    gold = [
+        sum(sum(map(str.isalnum, row["response"][span["start"] : span["end"]])) for span in row["gold_spans"])
+        for row in built["forget"][24:]
+    ]
+    precision = {line.identifier: line.precision for line in comparison.table}["all"]
+    assert precision == pytest.approx(sum(gold) / sum(letters), abs=1e-6)
+    tables.write(folder / "data/benchmark/forget.parquet", built["forget"][:24], tables.SAMPLES)
+    with pytest.raises(UserError, match="labels the whole forget set"):
+        compare(*options, "--identifier", "distilled")
 
 
 def test_a_value_of_params_can_be_changed_and_a_source_given(compare, folder):
@@ -177,9 +196,6 @@ def test_without_gold_and_reference_only_shares_are_compared(compare, folder, ta
         (["--reference", "other.parquet"], "other.parquet: the word [0, 4) of forget/0000 has no row"),
         (["--file", "gold=right.jsonl"], "two rows would be called 'gold'"),
         (["--file", "right.jsonl", "--reference", "right=right.jsonl"], "two rows would be called 'right'"),
-        (["--without", "nothing.jsonl"], "--without nothing.jsonl: give a readable file"),
-        (["--without", "data/benchmark/forget.parquet"], "give a readable file of JSON lines"),
-        (["--without", "right.jsonl"], "nothing is left to compare"),
         (["-S", "frequency"], "-S frequency: give block.key=value"),
         (["-S", "frequancy.threshold=1"], "-S frequancy.threshold=1: give block.key=value"),
         (["-S", "frequency.threshold=2.0"], "frequency.threshold = 2.0 is not allowed"),

@@ -96,6 +96,7 @@ def comparison(**changes):
         "split": "forget20",
         "rows": 4,
         "left_out": 0,
+        "groups": 1,
         "fingerprint": fingerprint([{"sample_id": key, "response": text} for key, text in RESPONSES.items()]),
         "reference": "a <person>",
         "table": [line("a <person>"), line("all", f1=0.1875, seconds=None, cost_usd=0.0)],
@@ -305,7 +306,7 @@ def test_page_compares_identifiers(root):
     # by one identifier the facts, by the other a whole sentence and the two ideographs of the name
     assert parsed.unwanted == ["unwanted words", "Lagos", "She was born in Lagos.", "1950", "李伟"]
     assert parsed.tags.count("dt") == 4
-    assert "Agreement with <em>a &lt;person&gt;</em> over 4 forget samples," in section
+    assert "Agreement with <em>a &lt;person&gt;</em> over 4 forget samples about 1 people or documents," in section
     assert "0.188<small>0.250 to 0.750</small>" in section
     assert "<td>–</td>" in section  # seconds, not known
     assert "Not compared: mlm. No &lt;model&gt; here." in section
@@ -314,7 +315,10 @@ def test_page_compares_identifiers(root):
 def test_comparison_says_how_many_samples_are_left_out(root):
     write_comparison(root, comparison(rows=3, left_out=1))
     build(root)
-    assert "over 3 forget samples (1 of the set left out)," in (root / "metrics/report.html").read_text()
+    assert (
+        "about 1 people or documents (1 more, on which an identifier was fitted, are left out),"
+        in (root / "metrics/report.html").read_text()
+    )
 
 
 def test_comparison_without_reference(root):

@@ -30,7 +30,7 @@ def test_equal_to_scikit_learn(data, monkeypatch):
 def test_the_same_trees_again_through_json(data):
     first = fit(*data, RECIPE)
     assert fit(*data, RECIPE) == first
-    again = Classifier.from_json(json.loads(json.dumps(first.to_json())))
+    again = Classifier.from_json(json.loads(json.dumps(first.to_json())), 12)
     assert (again.probability(data[0]) == first.probability(data[0])).all()
     assert fit(*data, Recipe(12, 0.2, 6, seed=4)) != first
 

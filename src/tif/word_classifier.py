@@ -58,9 +58,12 @@ class Classifier:
         return {"start": self.start, "trees": [asdict(tree) for tree in self.trees]}
 
     @staticmethod
-    def from_json(content: dict) -> "Classifier":
-        """The opposite of `to_json`. Raises KeyError or TypeError for another object."""
-        return Classifier(float(content["start"]), [Tree(**tree) for tree in content["trees"]])
+    def from_json(content: dict, width: int) -> "Classifier":
+        """The opposite of `to_json`, for `width` features. Raises KeyError, TypeError, ValueError for what is none."""
+        trees = [Tree(**tree) for tree in content["trees"]]
+        if not all(_is_tree(tree, width) for tree in trees):
+            raise ValueError("not a tree")
+        return Classifier(float(content["start"]), trees)
 
 
 def fit(x: np.ndarray, unwanted: np.ndarray, recipe: Recipe) -> Classifier:
@@ -85,6 +88,15 @@ def fit(x: np.ndarray, unwanted: np.ndarray, recipe: Recipe) -> Classifier:
         model.fit(x, unwanted)
     # scikit-learn has no public way to its histogram trees; a test compares both on every platform
     return Classifier(float(model._baseline_prediction[0, 0]), [_tree(step[0].nodes) for step in model._predictors])
+
+
+def _is_tree(tree: Tree, width: int) -> bool:
+    """Whether every walk ends: as many entries in each list, and children that stand behind their parent."""
+    count = len(tree.feature)
+    return {len(values) for values in asdict(tree).values()} == {count} and all(
+        feature == -1 or (0 <= feature < width and node < left < count and node < right < count)
+        for node, (feature, left, right) in enumerate(zip(tree.feature, tree.left, tree.right, strict=True))
+    )
 
 
 def _tree(nodes: np.ndarray) -> Tree:

@@ -68,7 +68,7 @@ def test_labelled_rows_keep_their_labels(annotation, found):
     labels = tables.read(annotation, tables.SPANS).to_pylist()
     ids = {row["sample_id"] for row in labels}
     assert [row for row in found.rows if row["sample_id"] in ids] == labels
-    assert found.counts["rows_labelled"] == len(ids) == 54
+    assert found.counts["rows_labelled"] == len(ids) == 54 and found.copied == ids
     assert 0.5 < found.counts["held_out_f1"] <= 1
 
 
@@ -121,6 +121,14 @@ def test_labelled_retain_people_are_left_out_of_the_word_statistics(world, tmp_p
     assert labelled.record == expected.record
 
 
+def test_the_order_of_the_samples_in_a_table_does_not_matter(world, annotation, found, tmp_path):
+    forget, retain, *_ = world
+    rows = tables.read(annotation, tables.SPANS).to_pylist()
+    turned = sorted(rows, key=lambda row: row["sample_id"], reverse=True)  # stable: words stay in order
+    path = write(tmp_path / "turned.parquet", turned)
+    assert distilled.identify(forget, retain, settings(path), Resources()).record == found.record
+
+
 def test_json_lines_and_a_table_of_the_same_labels_give_the_same_model(world, annotation, found, tmp_path):
     forget, retain, *_ = world
     marked: dict[str, list[dict]] = {}
@@ -144,11 +152,12 @@ def write(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def test_bad_input(world, annotation, tmp_path):
+def test_bad_input(world, annotation, found, tmp_path):
     forget, retain, rows, _ = world
     person = forget["sample_id"].to_pylist()[:18]
     one = [row for row in rows if row["sample_id"] in person]
     none = [{**row, "unwanted": False} for row in rows]
+    marks = [{**row, "unwanted": row["text"] == "."} for row in rows]
     elsewhere = [{**row, "sample_id": row["sample_id"].replace("forget", "other")} for row in one]
     shifted = [{**row, "text": row["text"] + "x"} for row in one]
     (tmp_path / "model.json").write_text('{"model": {"version": "0"}}')
@@ -159,7 +168,9 @@ def test_bad_input(world, annotation, tmp_path):
         (tmp_path / "nothing.parquet", "distilled.annotation = .*nothing is there"),
         (write(tmp_path / "one.parquet", one), "labels 18 rows of the forget and retain set, about 1 people"),
         (write(tmp_path / "none.parquet", none), "marks nothing, or everything"),
-        (write(tmp_path / "elsewhere.parquet", elsewhere), "other/0000 is not a sample|labels 0 rows"),
+        (write(tmp_path / "elsewhere.parquet", elsewhere), "other/0000 is not a sample of the forget or retain set"),
+        (write(tmp_path / "marks.parquet", marks), "marks nothing, or everything"),
+        (tmp_path, "set distilled.annotation to a spans table"),
         (write(tmp_path / "shifted.parquet", shifted), "is not the next word of the answer"),
         (tmp_path / "other.jsonl", "labels 0 rows"),
         (tmp_path / "model.json", "the model has version '0', this code reads '1'"),
@@ -168,6 +179,21 @@ def test_bad_input(world, annotation, tmp_path):
     for source, message in cases:
         with pytest.raises(UserError, match=message):
             distilled.identify(forget, retain, settings(source), Resources())
+    for number, change in enumerate(
+        (
+            lambda model: model["table"].pop(),
+            lambda model: [row.pop() for row in model["table"]],
+            lambda model: model["classifier"]["trees"][0]["value"].pop(),
+            lambda model: model["classifier"]["trees"][0]["left"].__setitem__(0, 0),
+            lambda model: model.update(threshold=float("nan")),
+        )
+    ):
+        record = json.loads(json.dumps(found.record))
+        change(record["model"])
+        path = tmp_path / f"{number}.json"
+        path.write_text(json.dumps(record))
+        with pytest.raises(UserError, match=r"is not the data/identifier\.json"):
+            distilled.identify(forget, retain, settings(path), Resources())
     everyone = write(tmp_path / "all.parquet", gold.identify(retain, retain, gold.Settings(), Resources()).rows)
     with pytest.raises(UserError, match="labels every person of the retain set"):
         distilled.identify(forget, retain, settings(everyone), Resources())

@@ -33,10 +33,12 @@ class Found:
     rows: rows of `tables.SPANS`, every word of every forget answer in order. metadata: what identifies the annotation
     (version, model, prompt hash, ...), for the schema metadata of the spans table. counts: further numbers for
     metrics/identify.json. record: what a person may want to look up, or a fitted model, as JSON values, for
-    data/identifier.json. The same input gives the same four.
+    data/identifier.json. copied: samples whose labels are those that the identifier learned from, so that agreement on
+    them says nothing. The same input gives the same five.
     """
 
     rows: list[dict]
     metadata: dict[str, str]
     counts: dict[str, int | float] = field(default_factory=dict)
     record: dict = field(default_factory=dict)
+    copied: frozenset[str] = frozenset()

@@ -30,7 +30,8 @@ class Settings(Block):
     """The block `distilled`.
 
     annotation: the labelled rows, some of the forget or retain set: a spans table (.parquet), JSON lines as for `file`
-    with target_words, or the data/identifier.json of an earlier run, whose model is then used as it is.
+    with target_words, or a copy of the data/identifier.json of an earlier run, whose model is then used as it is. Not
+    in data/, which holds what stages write.
     vector: numbers in a word vector. trees, learning_rate, leaves, seed: of the classifier. folds: of the
     cross-validation over groups (people) that chooses the threshold; with fewer groups, one for each.
     """
@@ -56,7 +57,7 @@ def identify(forget: pa.Table, retain: pa.Table, settings: Settings, resources: 
     nothing, when no unlabelled retain row is left, and for a saved model of another version.
     """
     source = local_source(settings.annotation, "distilled.annotation")
-    if source is None:
+    if source is None or not source.is_file():
         raise UserError(
             "identify.method = distilled learns from labelled rows: set distilled.annotation to a spans table"
             " (.parquet) or JSON lines with question, answer and target_words"
@@ -77,8 +78,9 @@ def identify(forget: pa.Table, retain: pa.Table, settings: Settings, resources: 
             unwanted = [score > model.threshold for score in scores]
         rows += word_rows(name, text, unwanted, scores)
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    copied = frozenset(labels).intersection(forget["sample_id"].to_pylist())
     counts = {"rows_labelled": len(labels), "threshold": model.threshold, "held_out_f1": model.held_out_f1}
-    return Found(rows, {"version": VERSION, "annotation_sha256": digest}, counts, {"model": model.to_json()})
+    return Found(rows, {"version": VERSION, "annotation_sha256": digest}, counts, {"model": model.to_json()}, copied)
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,14 @@ def _saved(source: Path) -> Model:
             )
         index = {word: row for row, word in enumerate(content["words"], start=1)}
         lexicon = Lexicon(index, np.array(content["table"], dtype=float))
-        if lexicon.table.ndim != 2 or len(lexicon.table) != len(index) + 1:
-            raise ValueError("table and words differ in length")
-        classifier = Classifier.from_json(content["classifier"])
-        return Model(lexicon, classifier, float(content["threshold"]), float(content["held_out_f1"]))
-    except (ValueError, KeyError, TypeError):
+        if lexicon.table.ndim != 2 or len(lexicon.table) != len(index) + 1 or not np.isfinite(lexicon.table).all():
+            raise ValueError("the table does not fit the words")
+        classifier = Classifier.from_json(content["classifier"], features(lexicon, "?", "word").shape[1])
+        threshold, f1 = float(content["threshold"]), float(content["held_out_f1"])
+        if not 0 <= threshold < 1 or not 0 <= f1 <= 1:
+            raise ValueError("not a share")
+        return Model(lexicon, classifier, threshold, f1)
+    except (ValueError, KeyError, TypeError, IndexError):
         raise UserError(f"{source} is not the data/identifier.json of a run with identify.method = distilled") from None
 
 
@@ -137,11 +142,13 @@ def _labels(source: Path, samples: list[dict]) -> dict[str, list[bool]]:
 
 def _labels_of_table(source: Path, responses: dict[str, str]) -> dict[str, list[bool]]:
     rows = tables.read(source, tables.SPANS).to_pylist()
-    covered = {row["sample_id"] for row in rows}
-    check_rows(rows, {name: text for name, text in responses.items() if name in covered}, str(source))
     labels: dict[str, list[bool]] = {}
     for row in rows:
         labels.setdefault(row["sample_id"], []).append(row["unwanted"])
+    strange = next((name for name in labels if name not in responses), None)
+    if strange:
+        raise UserError(f"{source}: {strange} is not a sample of the forget or retain set of this benchmark")
+    check_rows(rows, {name: responses[name] for name in labels}, str(source))
     return labels
 
 
@@ -158,17 +165,19 @@ def _fit(samples: list[dict], labels: dict[str, list[bool]], retain: pa.Table, s
     unwanted = np.concatenate([labels[sample["sample_id"]] for sample in labelled])
     folds = [groups.index(sample["group"]) % settings.folds for sample in labelled]
     fold = np.repeat(folds, [len(labels[sample["sample_id"]]) for sample in labelled])
-    if any(len(np.unique(unwanted[fold != number])) < 2 for number in set(folds)):
+    letters = np.array(
+        [
+            sum(map(str.isalnum, sample["response"][start:end]))
+            for sample in labelled
+            for start, end in words(sample["response"])
+        ]
+    )
+    if any(len(np.unique(unwanted[(fold != number) & (letters > 0)])) < 2 for number in set(folds)):
         raise UserError(
             f"{settings.annotation} marks nothing, or everything, in most of its groups: there is nothing to learn"
         )
     recipe = Recipe(settings.trees, settings.learning_rate, settings.leaves, settings.seed)
-    letters = [
-        sum(map(str.isalnum, sample["response"][start:end]))
-        for sample in labelled
-        for start, end in words(sample["response"])
-    ]
-    threshold, f1 = best_threshold(held_out(x, unwanted, fold, recipe), unwanted, np.array(letters))
+    threshold, f1 = best_threshold(held_out(x, unwanted, fold, recipe), unwanted, letters)
     return Model(lexicon, fit(x, unwanted, recipe), threshold, round(f1, 6))
 
 

@@ -53,7 +53,8 @@ def agreement(
         observed  = (|A & B| + N - |A | B|) / N, chance = (|A| |B| + (N - |A|) (N - |B|)) / N^2
 
     A quotient with denominator 0 is 1 when |A| = |B| and 0 otherwise. The intervals resample whole groups, because the
-    answers about one person or document resemble each other.
+    answers about one person or document resemble each other. From fewer than about twenty groups they are too narrow,
+    as percentile intervals of few values are.
     groups: sample_id -> group; None makes every sample a group of its own. draws, seed: of the bootstrap.
     Raises UserError unless both tables cover the same words of the same samples, in any order, and each has a group.
     """

@@ -69,7 +69,8 @@ class Marks(_Part):
 class Comparison(_Part):
     """metrics/identifiers.json. table, answers: the reference first.
 
-    rows, left_out: forget samples compared on, and those that were left out. fingerprint: of the whole forget set (see
+    rows, groups: forget samples compared on, and the people or documents they are about. left_out: samples that an
+    identifier was fitted on. fingerprint: of the whole forget set (see
     `fingerprint`).
     """
 
@@ -77,6 +78,7 @@ class Comparison(_Part):
     split: str
     rows: int
     left_out: int
+    groups: int
     fingerprint: str
     reference: str | None
     table: list[Line]
