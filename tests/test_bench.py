@@ -154,7 +154,7 @@ def robustness(monkeypatch):
         f1 = 0.9 if settings["identify.method"] == "gold" else {"en": 0.7, "ar": 0.5}.get(module.ran[-1][0], 0.6)
         scores = {
             "forget_quality": {"log10_pvalue": -1.5},
-            "model_utility": 0.5,
+            "model_utility": 0.3 if module.ran[-1][0] == "code" else 0.5,
             "forget": {"probability": 0.2},
             "utility": {"retain": {"probability": 0.8}},
         }
@@ -178,10 +178,15 @@ def test_robustness_goes_on_where_it_was_and_points_out_falls(robustness, monkey
     printed = capsys.readouterr().out
     assert len(robustness.ran) == 12 == len(set(robustness.ran)) + 4  # English at three entanglements
     table = pd.read_csv(out)
-    assert table.columns.tolist()[:5] == ["language", "entanglement", "seed", "identifier", "f1"]
+    assert table.columns.tolist()[:5] == ["language", "entanglement", "seed", "settings", "identifier"]
     assert table["unlearned_forget_p"].tolist() == [0.2] * 12 and table["target_log10_fq"].tolist() == [-1.5] * 12
-    assert "| ar | 0 | 0 | frequency | 0.5 |" in printed
-    assert printed.splitlines()[-1].startswith("frequency, ar, entanglement 0: f1 0.700 -> 0.500")
+    assert "| ar | 0 | 0 | scratch.epochs=3 | frequency | 0.5 |" in printed
+    fallen = [line.partition(" ->")[0] for line in printed.splitlines() if "->" in line]
+    assert fallen == [
+        "frequency, ar, entanglement 0: f1 0.700",
+        "gold, code, entanglement 0: unlearned_utility 0.500",
+        "frequency, code, entanglement 0: unlearned_utility 0.500",
+    ]
     assert "frequency, zh, entanglement 0:" not in printed  # a fall of .1
 
     table.iloc[:-1].to_csv(out, index=False)
