@@ -7,11 +7,11 @@
 - pipeline: one call of the `fill-mask` pipeline per row, with one text per word; the pipeline's default batch of 1.
 - pipeline-row: the same calls, each with all texts of the row in one padded batch.
 
-All do the same work on paper: the mode published for TOFU (question and answer as context, case ignored, threshold 0),
-every word of every answer with a letter or digit, the same model object in float32, the same threads. The script stops
-unless the labels of every word agree in every round; the first round is before any timing. A word whose two likeliest
-tokens are less than 1e-5 apart in logits could go either way by rounding alone: their number is printed, and they are
-not left out.
+All do the same work on paper: the mode published for TOFU but for the unit, which is the Unicode word (question and
+answer as context, case ignored, threshold 0), every word of every answer with a letter or digit, the same model object
+in float32, the same threads. The script stops unless the labels of every word agree in every round; the first round is
+before any timing. A word whose two likeliest tokens are less than 1e-5 apart in logits could go either way by rounding
+alone: their number is printed, and they are not left out.
 
 The versions take turns round by round, so that other load on the machine hits all of them alike. Seconds are medians
 over the timed rounds, without loading the model. Only ratios mean something on another machine.
@@ -50,7 +50,9 @@ from tif.models import prepare
 from tif.params import Compute
 
 PARAMS = Path(__file__).resolve().parent.parent / "params.yaml"
-SETTINGS = mlm.Settings(model="", revision="", context="question_answer", case_sensitive=False, threshold=0.0)
+SETTINGS = mlm.Settings(
+    model="", revision="", words="unicode", context="question_answer", case_sensitive=False, threshold=0.0
+)
 TIE = 1e-5  # logits
 
 

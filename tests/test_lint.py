@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -56,6 +57,11 @@ def test_a_good_table_has_none():
     assert masks.lint(rows, TEXTS) == []
     assert masks.lint(pa.Table.from_pylist(rows, schema=tables.SPANS), TEXTS) == []
     assert masks.lint([], {}) == []
+
+
+def test_offsets_may_be_any_integers():
+    rows = [span(np.int64(0), np.int32(3)), REST]
+    assert masks.lint(rows, TEXTS) == []
 
 
 def test_touching_spans_and_spans_over_several_words_are_fine():

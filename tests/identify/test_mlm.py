@@ -1,5 +1,6 @@
 """The identifier `mlm` against the fill-mask pipeline of transformers, by hand, and on awkward text and models."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 from transformers import (
     BertConfig,
@@ -33,9 +34,11 @@ from tif.masked import Query, expect, masked_model
 from tif.masks import is_punctuation, words
 from tif.params import validate
 
-STAGE = Path(__file__).parents[2] / "stages" / "identify.py"
-TOFU = {"context": "question_answer", "case_sensitive": False, "threshold": 0.0}
-MUSE = {"context": "sentence", "case_sensitive": True, "threshold": 0.9}
+ROOT = Path(__file__).parents[2]
+STAGE = ROOT / "stages" / "identify.py"
+TOFU = {"words": "unicode", "context": "question_answer", "case_sensitive": False, "threshold": 0.0}
+MUSE = {"words": "unicode", "context": "sentence", "case_sensitive": True, "threshold": 0.9}
+PUBLISHED = {"words": "whitespace"}
 PAIRS = [
     ("Where was Ada Lind born?", "Ada Lind was born in Arlen. She moved to Brunov, a well-known town."),
     ("Where was Bo Marek born?", "Bo Marek was born in Brunov. He wrote 1,250 pages!"),
@@ -46,6 +49,9 @@ PAIRS = [
     ("Punctuation?", "... — !"),
 ]
 TEXTS = [f"{question} {answer}" for question, answer in PAIRS]
+BENCH = importlib.util.spec_from_file_location("bench_mlm", ROOT / "bench" / "mlm.py")
+bench = importlib.util.module_from_spec(BENCH)
+BENCH.loader.exec_module(bench)
 SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
@@ -69,27 +75,11 @@ def wordpiece(lowercase: bool = False) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
-def byte_level() -> PreTrainedTokenizerFast:
-    """As RoBERTa's: the mask token takes the space before it."""
-    tokenizer = Tokenizer(tokenizer_models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    mask = AddedToken("<mask>", lstrip=True, special=True)
-    trainer = trainers.BpeTrainer(
-        vocab_size=560,
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>", mask],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(TEXTS * 3, trainer)
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
-    names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, unk_token="<unk>", mask_token=mask)
-
-
 def build(kind: str, **changes):
     """A small masked language model, trained so briefly that it expects some of the words."""
-    tokenizer = byte_level() if kind == "roberta" else wordpiece(lowercase=kind == "bert_uncased")
+    tokenizer = (
+        bench.train_tokenizer(TEXTS * 3, 560) if kind == "roberta" else wordpiece(lowercase=kind == "bert_uncased")
+    )
     torch.manual_seed(0)
     size = {"vocab_size": len(tokenizer), "max_position_embeddings": 66, "initializer_range": 0.1}
     if kind == "roberta":
@@ -151,6 +141,11 @@ def naive(model, tokenizer, pairs, wanted: mlm.Settings) -> list[tuple[bool, flo
             left, right = 0, len(answer)
             if wanted.context == "sentence":
                 left, right = next((a, b) for a, b in mlm.sentences(answer) if a <= start < b)
+            if wanted.words == "whitespace":
+                while start > left and not answer[start - 1].isspace():
+                    start -= 1
+                while end < right and not answer[end].isspace():
+                    end += 1
             text = answer[left:start] + tokenizer.mask_token + answer[end:right]
             guesses = fill(text if wanted.context == "sentence" else f"{question} {text}")
             probability = sum(g["score"] for g in guesses if same(g["token_str"].strip(), answer[start:end]))
@@ -160,7 +155,17 @@ def naive(model, tokenizer, pairs, wanted: mlm.Settings) -> list[tuple[bool, flo
     return found
 
 
-@pytest.mark.parametrize("mode", [TOFU, MUSE, MUSE | {"threshold": 0.2}, TOFU | {"case_sensitive": True}])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        TOFU,
+        MUSE,
+        MUSE | {"threshold": 0.2},
+        TOFU | {"case_sensitive": True},
+        TOFU | PUBLISHED,
+        MUSE | PUBLISHED | {"threshold": 0.2},
+    ],
+)
 @pytest.mark.parametrize("kind", ["bert", "bert_uncased", "roberta", "distilbert"])
 def test_equal_to_the_fill_mask_pipeline(built, samples, kind, mode):
     masked = masked_model(kind, *built[kind])
@@ -207,6 +212,34 @@ def test_by_hand(samples, changes, expected):
     assert [row["score"] for row in found.rows] == pytest.approx([score for *_, score in expected], abs=1e-6)
     outside = 2 if changes.get("case_sensitive") else 1
     assert found.counts == {"words_outside_vocabulary": outside, "model_runs": 3 - outside}
+
+
+def test_words_between_white_space_by_hand(samples):
+    """Everywhere p(born) = .6. No token is "born." or "was-born"; their words share the label, the marks do not."""
+    text = "born born. was-born"
+    rows = mlm.mark(fixed({"born": 0.6}), samples(("?", text)), settings(**PUBLISHED), False).rows
+    assert [row["text"] for row in rows] == ["born", "born", ".", "was", "-", "born"]
+    assert [row["unwanted"] for row in rows] == [False, True, False, True, False, True]
+    assert [row["score"] for row in rows] == pytest.approx([0.4, 1, 0, 1, 0, 1], abs=1e-6)
+    rows = mlm.mark(fixed({"born": 0.6}), samples(("?", text)), settings(), False).rows
+    assert [row["unwanted"] for row in rows] == [False, False, False, True, False, False]
+
+
+@pytest.mark.parametrize("unit", ["unicode", "whitespace"])
+@pytest.mark.parametrize("context", ["question_answer", "sentence"])
+def test_what_is_masked(context, unit):
+    """What one mask replaces lies in what the model reads, with sentences that end inside a run of letters too."""
+    answer = " \uff9e He left. 他写书。well-known!\nNo"
+    sample = {"prompt": "Who?", "response": answer}
+    found = mlm._masks(sample, settings(context=context, words=unit))
+    assert all(0 <= start < end <= len(text) for text, start, end in found)
+    masked = [text[start:end] for text, start, end in found]
+    if unit == "unicode":
+        assert [word.strip() for word in masked] == [answer[a:b].strip() for a, b in words(answer)]
+    elif context == "sentence":
+        assert masked == ["\uff9e", "He"] + ["left."] * 2 + ["他写书。"] * 4 + ["well-known!"] * 4 + ["No"]
+    else:
+        assert masked == ["\uff9e", "He"] + ["left."] * 2 + ["他写书。well-known!"] * 8 + ["No"]
 
 
 def test_tokens_of_one_word_add_up(masked):
@@ -375,8 +408,12 @@ def test_a_mask_token_in_the_text_is_not_ours(masked):
         ("", []),
         (" \n", []),
         ("No end", ["No end"]),
-        ("One. Two!  Three?", ["One.", "Two!", "Three?"]),
+        ("First. Two!  Three?", ["First.", "Two!", "Three?"]),
         ("J. K. Doe paid 3.50. She left", ["J. K. Doe paid 3.50.", "She left"]),
+        ("Dr. Smith and Prof. Lee won. She left", ["Dr. Smith and Prof. Lee won.", "She left"]),
+        ("Born in Oslo. She left", ["Born in Oslo. She left"]),  # the price of the rule
+        ("Born in Oslo! She left", ["Born in Oslo!", "She left"]),
+        ("Born in Turin. She left", ["Born in Turin.", "She left"]),
         ("He said “No.” Then… nothing", ["He said “No.”", "Then…", "nothing"]),
         ("He left\nShe stayed", ["He left", "She stayed"]),
         ("他写书。他说“好！”她走了", ["他写书。", "他说“好！”", "她走了"]),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import pyarrow as pa
@@ -63,7 +64,7 @@ def _lint_sample(text: str, rows: list[dict]) -> tuple[list[tuple[str, str]], li
     found, inside = [], []
     for row in rows:
         start, end = row["start"], row["end"]
-        if isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= len(text):
+        if isinstance(start, Integral) and isinstance(end, Integral) and 0 <= start < end <= len(text):
             inside.append(row)
         else:
             found.append(("outside", f"{_place(row)} is no part of the answer of {len(text)} characters"))
