@@ -33,7 +33,8 @@ class ChatServer:
     of FAULTS, an (HTTP status, error) pair, or None, for the number-th request with this body, from 0. Attributes:
     bodies: every body of a Chat Completion in order of arrival. served: body -> good replies. files, batches: those of
     the Batch API; line_fault: (body) -> (status, error) or None for a line of a batch; looks: how often a batch is
-    looked at until it ends; end: how it ends; web_page: whether an upload gets one. delay: seconds before a reply.
+    looked at until it ends; end: how it ends. odd: (method, path without the host and what follows a ?) -> status and
+    body of an answer that is given instead, or None. delay: seconds before a reply.
     """
 
     def __init__(self, key: str | None = None) -> None:
@@ -45,7 +46,7 @@ class ChatServer:
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict] = {}
         self.line_fault, self.looks, self.end = (lambda body: None), 2, "completed"
-        self.delay, self.web_page = 0.0, False
+        self.delay, self.odd = 0.0, lambda method, path: None
         self.closing = threading.Event()
         self.lock = threading.Lock()
         self.http = Server(("127.0.0.1", 0), Handler)
@@ -176,15 +177,21 @@ class Handler(BaseHTTPRequestHandler):
         self.send(401, {"error": {"message": said, "code": "invalid_api_key"}})
         return False
 
+    def oddly(self) -> bool:
+        """Whether an odd answer was sent."""
+        odd = self.chat.odd(self.command, self.path.split("?")[0])
+        if odd:
+            html = isinstance(odd[1], bytes) and odd[1].startswith(b"<")
+            self.send(*odd, "text/html" if html else "application/json")
+        return bool(odd)
+
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))
         self.chat.paths.append(self.path)
-        if not self.allowed():
+        if not self.allowed() or self.oddly():
             return
         if self.path == CHAT:
             self.answer(json.loads(content))
-        elif self.path == "/v1/files" and self.chat.web_page:
-            self.send(200, b"<!doctype html><title>Welcome</title>", "text/html")
         elif self.path == "/v1/files":
             with self.chat.lock:
                 name = f"file_{len(self.chat.files)}"
@@ -202,7 +209,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.chat.paths.append(self.path)
         path = self.path.split("?")[0].removeprefix("/v1/").split("/")
-        if not self.allowed():
+        if not self.allowed() or self.oddly():
             return
         if path[0] == "batches" and len(path) == 1:
             self.send(200, {"object": "list", "data": list(self.chat.batches.values()), "has_more": False})
@@ -242,6 +249,10 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault == "malformed":
             self.send(200, completion(content[: len(content) // 2] or "?", body))
+        elif fault == "key":  # in a form that only a reader of JSON sees
+            given = self.headers["Authorization"].removeprefix("Bearer ")
+            escaped = "".join(f"\\u{ord(character):04x}" for character in given)
+            self.send(200, completion(f'{{"rows": [{{"id": 1, "target_words": ["{escaped}"]}}]}}', body))
         elif fault == "truncated":
             self.send(200, completion(content[: len(content) // 2], body, finish_reason="length"))
         elif fault == "refused":

@@ -15,6 +15,15 @@ def test_the_variable_decides(tmp_path, monkeypatch):
     assert (tmp_path / "here/.gitignore").read_text() == "*\n"
 
 
+def test_a_relative_one_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in ("here", "./here", "~nobody-of-that-name/here"):
+        monkeypatch.setenv("TIF_WORK", place)
+        with pytest.raises(UserError, match=r"is relative, .* give a full path"):
+            work.folder()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("cache", [None, "../shared cache"])
 def test_beside_the_cache_of_dvc(tmp_path, monkeypatch, cache):
     monkeypatch.delenv("TIF_WORK", raising=False)

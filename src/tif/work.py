@@ -18,10 +18,15 @@ def folder() -> Path:
     """The work folder: `TIF_WORK` if set, else `tif-work` beside the folder that `dvc cache dir` resolves to.
 
     It is made when it is missing, and git ignores what is in it.
-    Raises UserError outside of a DVC repository when `TIF_WORK` is not set, and for a folder that cannot be written.
+    Raises UserError outside of a DVC repository when `TIF_WORK` is not set, for a relative `TIF_WORK`, which would be
+    another folder in every experiment, and for a folder that cannot be written.
     """
     place = os.environ.get(VARIABLE)
-    work = Path(place).expanduser().resolve() if place else _cache_folder().parent / "tif-work"
+    if place and not os.path.isabs(os.path.expanduser(place)):
+        raise UserError(
+            f"{VARIABLE} = {place!r} is relative, so experiments that run elsewhere would not find it: give a full path"
+        )
+    work = Path(os.path.expanduser(place)).resolve() if place else _cache_folder().parent / "tif-work"
     try:
         work.mkdir(parents=True, exist_ok=True)
         ignore = work / ".gitignore"

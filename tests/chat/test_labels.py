@@ -11,16 +11,25 @@ def test_a_word_in_an_overlap_is_unwanted_when_one_window_says_so():
     assert labels.votes(0) == ([False, True, True, False], [0.0, 1.0, 1.0, 0.0])
 
 
-def test_a_failed_sample_has_no_vote_and_a_tie_is_general():
+def test_the_majority_is_of_all_samples_and_a_failed_one_says_general():
     labels = Labels(["one two three"], 3)
     whole = Piece(0, 0, 13)
     labels.mark(whole, 0, ["one", "two"])
     labels.mark(whole, 1, ["one"])
-    labels.fail(whole, 2, "refused")
-    assert labels.votes(0) == ([True, False, False], [1.0, 0.5, 0.0])
-    assert labels.failed == [(whole, 2, "refused")]
+    labels.fail(whole, 2, "refused", "ab")
+    assert labels.votes(0) == ([True, False, False], [2 / 3, 1 / 3, 0.0])
+    assert labels.failed == [(whole, 2, "refused", "ab")]
     # {one, two} and {one}: 1/2; the third sample labelled nothing and is in no pair
     assert labels.mean_pairwise_jaccard() == 0.5
+
+
+def test_a_tie_is_general():
+    labels = Labels(["one two"], 4)
+    for sample in range(2):
+        labels.mark(Piece(0, 0, 7), sample, ["one"])
+    labels.fail(Piece(0, 0, 7), 2, "refused", "ab")
+    labels.fail(Piece(0, 0, 7), 3, "refused", "cd")
+    assert labels.votes(0) == ([False, False], [0.5, 0.0])
 
 
 def test_jaccard_of_rows_without_pairs():

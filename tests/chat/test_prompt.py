@@ -6,7 +6,7 @@ import pytest
 
 from tif.chat import prompt
 from tif.chat.locate import Text
-from tif.chat.prompt import Unusable, messages, read_completion, read_reply
+from tif.chat.prompt import Reply, Unusable, messages, read_completion, read_reply, without_labels
 
 GOOD = '{"rows": [{"id": 2, "target_words": []}, {"id": 1, "target_words": ["a", "b c"]}]}'
 
@@ -51,14 +51,18 @@ def chat(content=GOOD, finish="stop", **message) -> dict:
 
 
 def test_what_is_kept_of_a_completion():
-    kept = {"model": "m", "prompt_tokens": 5, "completion_tokens": 7, "content": GOOD}
-    assert read_completion(chat(), 2) == kept
-    assert read_completion(chat() | {"usage": None}, 2) == kept | {"prompt_tokens": None, "completion_tokens": None}
-    assert read_completion(chat() | {"usage": {"prompt_tokens": "5"}, "model": 1}, 2) == kept | {
-        "prompt_tokens": None,
-        "completion_tokens": None,
-        "model": "",
-    }
+    words = [["a", "b c"], []]
+    assert read_completion(chat(), 2, False) == Reply(words, None, "m", 5, 7, False)
+    for usage in (None, [1], "x", {"prompt_tokens": "5", "completion_tokens": -1}):
+        assert read_completion(chat() | {"usage": usage}, 2, True) == Reply(words, None, "m", None, None, True)
+    assert [read_completion(chat() | {"model": name}, 2, True).model for name in (1, "m\ud800")] == ["", "m?"]
+
+
+@pytest.mark.parametrize(
+    ("tries", "tokens"), [([], (0, 0)), ([(5, 7), (1, 2)], (6, 9)), ([(5, 7), (1, None)], (6, None))]
+)
+def test_the_tokens_of_unusable_tries_are_summed_where_known(tries, tokens):
+    assert without_labels("refused", tries, True) == Reply([], "refused", "", *tokens, True)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +72,6 @@ def test_what_is_kept_of_a_completion():
         (chat(None, "content_filter"), "refused"),
         (chat(GOOD[:-5], "length"), "truncated"),
         (chat(None), "malformed"),
-        (chat() | {"usage": [1]}, "malformed"),
         (chat() | {"choices": []}, "malformed"),
         ({"choices": [None]}, "malformed"),
         ({"error": "x"}, "malformed"),
@@ -79,7 +82,7 @@ def test_what_is_kept_of_a_completion():
 )
 def test_unusable_completions(completion, reason):
     with pytest.raises(Unusable, match=reason):
-        read_completion(completion, 2)
+        read_completion(completion, 2, False)
 
 
 def test_messages_hold_an_example_that_follows_the_rules_and_the_rows_as_json():

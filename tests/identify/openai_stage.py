@@ -29,6 +29,7 @@ BLOCK = {
     "overlap": 200,
     "batch": False,
     "poll": 0.05,
+    "batch_requests": 50000,
     "concurrency": 8,
     "timeout": 20.0,
     "attempts": 4,

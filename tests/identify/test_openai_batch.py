@@ -13,6 +13,7 @@ from tif.chat.batch_files import chunks, read_result
 from tif.errors import UserError
 from tif.identify import Resources, openai
 
+WELCOME = b"<!doctype html><title>Welcome</title>"
 PAIRS = [(f"Where is {n}?", f"It is in Town{n} since {1900 + n}.") for n in range(12)]
 
 
@@ -199,7 +200,7 @@ def interrupt(found) -> None:
 
 
 def test_a_server_without_a_batch_api(found, server, records):
-    server.web_page = True
+    server.odd = lambda method, path: (200, WELCOME) if path == "/v1/files" else None
     with pytest.raises(UserError, match="answers with a web page"):
         found()
     with pytest.raises(UserError, match=r"needs openai\.batch = false"):
@@ -207,16 +208,14 @@ def test_a_server_without_a_batch_api(found, server, records):
     assert found(batch=False).counts["requests"] == 12
 
 
-def test_files_stay_within_the_limits(found, server, monkeypatch):
-    monkeypatch.setattr(batch, "MOST_REQUESTS", 5)
-    result = found()
+def test_files_stay_within_the_limits(found, server):
+    result = found(batch_requests=5)
     sizes = [len(server.files[one["input_file_id"]].splitlines()) for one in server.batches.values()]
     assert sorted(sizes) == [2, 5, 5] and result.counts["requests"] == 12
 
 
 def test_chunks():
-    lines = [(str(n), b"x" * size) for n, size in enumerate([4, 4, 4, 11, 1, 1, 1])]
-    groups = [[key for key, _ in group] for group in chunks(lines, 3, 10)]
+    groups = list(chunks({str(n): size for n, size in enumerate([4, 4, 4, 11, 1, 1, 1])}, 3, 10))
     assert groups == [["0", "1"], ["2"], ["3"], ["4", "5", "6"]]
     assert all(int(one[-1]) + 1 == int(other[0]) for one, other in pairwise(groups))
 

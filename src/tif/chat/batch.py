@@ -1,8 +1,8 @@
 """Asks through the Batch API: cheaper, hours later. A killed run finds its batches again and pays for none twice."""
 
 import asyncio
-import hashlib
 import uuid
+from collections import defaultdict
 from collections.abc import Awaitable, Iterator
 from dataclasses import replace
 
@@ -13,34 +13,26 @@ from tif.chat.batch_files import Record, chunks, read_records, read_result, writ
 from tif.chat.client import Session, checked
 from tif.chat.faults import Busy
 from tif.chat.progress import Progress
-from tif.chat.prompt import Unusable, read_completion
+from tif.chat.prompt import Hopeless, Reply, Unusable, Usage, read_completion, read_usage, without_labels
 from tif.chat.service import Service
-from tif.chat.store import Reply, Request, Store
+from tif.chat.store import Request, Store
 from tif.errors import UserError
 
-MOST_REQUESTS, MOST_BYTES = 50_000, 200_000_000  # the API's limits for one file
+MOST_BYTES = 200_000_000  # the API's limit for one file
 ROUNDS = 3  # times that a request is submitted before it counts as failed
 TRANSFER = 600.0  # seconds for sending or fetching one file
-LOCK = hashlib.sha256(b"batches").hexdigest()
-UNFINISHED = {"validating", "in_progress", "finalizing", "cancelling"}
+ENDS = {"completed", "failed", "expired", "cancelled"}
 
 
-async def ask_all(
-    requests: list[Request], service: Service, store: Store, progress: Progress
-) -> dict[str, Reply | str]:
-    """Key -> reply or reason, like `client.ask_all`. One process at a time; the others wait for it.
+async def ask_all(requests: list[Request], service: Service, store: Store, progress: Progress) -> dict[str, Reply]:
+    """Key -> reply, like `client.ask_all`; for the only process that asks.
 
     What failed is submitted again, `ROUNDS` times in all.
     Raises UserError when a batch is refused or cancelled, or requests still fail for other reasons than their content.
     """
     run = _Run(service, store, progress, {request.key: request for request in requests})
     async with run.session.client:
-        while True:
-            with store.locked(LOCK) as mine:
-                if mine:
-                    return await run.all()
-            progress.state("waiting for the batches of another run")
-            await asyncio.sleep(service.poll)
+        return await run.all()
 
 
 class _Run:
@@ -51,24 +43,27 @@ class _Run:
         self.service, self.store, self.progress, self.requests = service, store, progress, requests
         self.folder = store.folder / "batches"
         self.problems: dict[str, Exception] = {}
+        self.tries: dict[str, list[Usage]] = defaultdict(list)
         self.found: dict[str, Reply] = {}
+        self.sending = asyncio.Lock()  # a file may be large, so one at a time is in memory
 
-    async def all(self) -> dict[str, Reply | str]:
+    async def all(self) -> dict[str, Reply]:
         await _together(self._resume(record) for record in read_records(self.folder, set(self.requests)))
         for _ in range(ROUNDS):
-            missing = self._missing()
-            if not missing:
-                break
-            lines = [(request.key, write_line(request)) for request in missing]
-            await _together(self._submit(dict(group)) for group in chunks(lines, MOST_REQUESTS, MOST_BYTES))
+            sizes = {request.key: len(write_line(request)) for request in self._missing()}
+            await _together(self._submit(keys) for keys in chunks(sizes, self.service.batch_requests, MOST_BYTES))
         failed = {request.key: self.problems[request.key] for request in self._missing()}
-        for problem in failed.values():
-            if isinstance(problem, Busy):
-                raise UserError(
-                    f"{self.service.name}: {len(failed)} requests still fail after {ROUNDS} batches,"
-                    f" last: {problem}. {faults.KEPT}"
-                )
-        return self.found | {key: str(problem) for key, problem in failed.items()}
+        for key, problem in failed.items():
+            if isinstance(problem, Unusable):
+                self._give_up(key, problem)
+        busy = [problem for problem in failed.values() if isinstance(problem, Busy)]
+        if busy:
+            raise UserError(
+                f"{self.service.name}: {len(busy)} requests still fail after {ROUNDS} batches, last: {busy[-1]}."
+                f" {faults.KEPT}"
+            )
+        self._missing()
+        return self.found
 
     def _missing(self) -> list[Request]:
         for key, request in self.requests.items():
@@ -76,6 +71,9 @@ class _Run:
                 self.found[key] = reply
                 self.progress.done(request)
         return [request for key, request in self.requests.items() if key not in self.found]
+
+    def _give_up(self, key: str, problem: Unusable) -> None:
+        self.store.put(key, without_labels(str(problem), self.tries[key], batch=True))
 
     async def _resume(self, record: Record) -> None:
         """End a batch that an earlier run began, if that run came so far as to create it."""
@@ -85,105 +83,168 @@ class _Run:
         else:
             await self._end(replace(record, batch_id=batch_id))
 
-    async def _submit(self, lines: dict[str, bytes]) -> None:
-        """Create a batch of some requests (key -> line of the file) and end it."""
-        record = Record(uuid.uuid4().hex, {key: self.requests[key].rows for key in lines})
-        record.write(self.folder)
-        for key in lines:
+    async def _submit(self, keys: list[str]) -> None:
+        """Create a batch of some requests and end it."""
+        record = Record(uuid.uuid4().hex, {key: self.requests[key].rows for key in keys})
+        record.save(self.folder)
+        for key in keys:
             self.problems.pop(key, None)
         self.progress.state("sending a batch")
-        client, content, tries = self.session.client, b"".join(lines.values()), []
+        tries = []  # those that may have created the batch
 
         async def create() -> str:
-            # A try that timed out may have created the batch all the same.
             if tries and (batch_id := await self._listed(record.nonce)):
                 return batch_id
             tries.append(record)
-            batch = await client.batches.create(
+            sending = self.session.client.batches.with_raw_response.create(
                 input_file_id=file_id,
                 endpoint="/v1/chat/completions",
                 completion_window="24h",
                 metadata={"tif": record.nonce},
             )
-            return self.session.checked_object(batch).id
+            try:
+                return (await self._object(sending, "id"))["id"]
+            except openai.APIStatusError as error:
+                if error.status_code < 500 and error.status_code not in (408, 409):
+                    tries.pop()
+                raise
 
         try:
-            file = await self.session.patiently(
-                lambda: client.files.create(file=(f"{record.nonce}.jsonl", content), purpose="batch", timeout=TRANSFER),
-                TRANSFER,
-            )
-            file_id = self.session.checked_object(file).id
+            async with self.sending:
+                file_id = await self._upload(record)
             batch_id = await self.session.patiently(create)
         except UserError:
             if not tries:
                 record.path(self.folder).unlink()  # nothing was created, so there is nothing to look for
             raise
         record = replace(record, batch_id=batch_id)
-        record.write(self.folder)
+        record.save(self.folder)
         await self._end(record)
 
+    async def _upload(self, record: Record) -> str:
+        file = f"{record.nonce}.jsonl", b"".join(write_line(self.requests[key]) for key in record.rows)
+        files = self.session.client.files.with_raw_response
+
+        async def send() -> str:
+            return (await self._object(files.create(file=file, purpose="batch", timeout=TRANSFER), "id"))["id"]
+
+        return await self.session.patiently(send, TRANSFER)
+
     async def _listed(self, nonce: str) -> str | None:
-        async for batch in self.session.client.batches.list(limit=100):
-            if (batch.metadata or {}).get("tif") == nonce:
-                return batch.id
-        return None
+        after = {}
+        while True:
+            sending = self.session.client.batches.with_raw_response.list(limit=100, **after)
+            page = await self._object(sending)
+            if not isinstance(page.get("data"), list) or not all(_has_texts(batch, "id") for batch in page["data"]):
+                raise Busy("the list of batches is none")
+            for batch in page["data"]:
+                if isinstance(batch.get("metadata"), dict) and batch["metadata"].get("tif") == nonce:
+                    return batch["id"]
+            if not page["data"] or not page.get("has_more"):
+                return None
+            after = {"after": page["data"][-1]["id"]}
+
+    async def _object(self, sending: Awaitable, *names: str) -> dict:
+        """The JSON object of a response, with texts under some names. Raises Busy for anything but that or HTML."""
+        try:
+            body = self.session.body(await sending)
+        except Unusable:
+            body = None
+        if not _has_texts(body, *names):
+            raise Busy("an answer that is none of this API")
+        return body
 
     async def _end(self, record: Record) -> None:
         """Wait for a batch, keep its replies, forget its record."""
         batch = await self._wait(record)
-        for file in filter(None, (batch.output_file_id, batch.error_file_id)):
+        for file in _files(batch):
             await self._keep(record, file)
+        status = batch["status"]
         for key in record.rows:
-            self.problems.setdefault(key, Busy(f"the batch is {batch.status} without this request"))
+            self.problems.setdefault(key, Busy(f"the batch is {status} without this request"))
         record.path(self.folder).unlink()
-        if batch.status == "failed":
-            reasons = [error.message or "" for error in (batch.errors.data or [])] if batch.errors else []
-            said = faults.said("; ".join(reasons[:3]) or "no reason given", self.service.key)
-            raise UserError(f"{self.service.name} refuses the batch {batch.id}: {said}")
-        if batch.status == "cancelled":
-            raise UserError(f"{self.service.name}: the batch {batch.id} was cancelled. {faults.KEPT}")
+        if status == "failed":
+            raise self._refused(record, batch.get("errors"))
+        if status == "cancelled":
+            raise UserError(f"{self.service.name}: the batch {record.batch_id} was cancelled. {faults.KEPT}")
         for key in record.rows:
             if isinstance(self.problems[key], UserError):
                 raise self.problems[key]
 
-    async def _wait(self, record: Record):
-        async def look():
+    def _refused(self, record: Record, errors: object) -> UserError:
+        listed = errors.get("data") if isinstance(errors, dict) else None
+        reasons = [faults.reason(error) for error in listed or []] if isinstance(listed, list | None) else []
+        why = faults.said("; ".join(message for _, message in reasons[:3]) or "no reason given", self.service.key)
+        hint = ""
+        if any(code == "token_limit_exceeded" for code, _ in reasons):
+            hint = (
+                ". With a smaller openai.batch_requests each run gets as many batches done as the account may have"
+                f" waiting at a time. {faults.KEPT}"
+            )
+        return UserError(f"{self.service.name} refuses the batch {record.batch_id}: {why}{hint}")
+
+    async def _wait(self, record: Record) -> dict:
+        async def look() -> dict:
             try:
-                return self.session.checked_object(await self.session.client.batches.retrieve(record.batch_id))
+                sending = self.session.client.batches.with_raw_response.retrieve(record.batch_id)
+                batch = await self._object(sending, "status")
             except openai.NotFoundError:
-                place = record.path(self.folder)
                 raise UserError(
                     f"{self.service.name} does not know the batch {record.batch_id}: it was deleted, or belongs to"
-                    f" another key. Without the file {place} its requests are submitted anew"
+                    f" another key. {self._anew(record)}"
                 ) from None
+            if batch["status"] == "completed" and not _files(batch):
+                raise Busy(f"the batch {record.batch_id} is completed without results. {self._anew(record)}")
+            return batch
 
         while True:
             batch = await self.session.patiently(look)
-            if batch.status not in UNFINISHED:
+            if batch["status"] in ENDS:
                 return batch
-            counts = batch.request_counts
-            done = f" {counts.completed}/{counts.total}" if counts else ""
-            self.progress.state(f"batch {batch.status}{done}")
+            counts = batch.get("request_counts")
+            done = f" {counts.get('completed')}/{counts.get('total')}" if isinstance(counts, dict) else ""
+            self.progress.state(f"batch {batch['status']}{done}")
             await asyncio.sleep(self.service.poll)
 
     async def _keep(self, record: Record, file: str) -> None:
         """Store every usable reply of an output or error file, and note why the others are not."""
-        client = self.session.client
-        fetched = await self.session.patiently(lambda: client.files.content(file, timeout=TRANSFER), TRANSFER)
-        for text in filter(str.strip, fetched.content.decode("utf-8", "replace").split("\n")):
-            key, status, body = read_result(text)
+
+        async def fetch() -> list[tuple[str, int, object]]:
+            fetched = await self.session.client.files.content(file, timeout=TRANSFER)
+            lines = fetched.content.decode("utf-8", "replace").split("\n")
+            results = [read_result(line) for line in lines if line.strip()]
+            if not results or any(key is None for key, _, _ in results):
+                raise Busy(f"the file {file} of the batch {record.batch_id} holds no results. {self._anew(record)}")
+            return results
+
+        for key, status, body in await self.session.patiently(fetch, TRANSFER):
             if key not in record.rows:
                 continue
             try:
                 if status != 200:
-                    raise faults.judge_status(status, *faults.code_and_message(body), None, self.service)
-                self.progress.spent(body)
-                completion = checked(read_completion(body, record.rows[key]), self.service.key)
+                    why = faults.reason(body)
+                    raise faults.unusable(status, *why) or faults.judge_status(status, *why, None, self.service)
+                self.tries[key].append(read_usage(body))
+                self.progress.spent(self.tries[key][-1])
+                reply = checked(read_completion(body, record.rows[key], batch=True), self.service.key)
             except (Unusable, Busy, UserError) as problem:
                 self.problems[key] = problem
                 self.progress.retried()
+                if isinstance(problem, Hopeless):
+                    self._give_up(key, problem)
             else:
-                self.store.put(key, completion, record.rows[key], batch=True)
+                self.store.put(key, reply)
+
+    def _anew(self, record: Record) -> str:
+        return f"Without the file {record.path(self.folder)} its requests are submitted anew"
+
+
+def _has_texts(value: object, *names: str) -> bool:
+    return isinstance(value, dict) and all(value.get(name) and isinstance(value[name], str) for name in names)
+
+
+def _files(batch: dict) -> list[str]:
+    return [batch[name] for name in ("output_file_id", "error_file_id") if _has_texts(batch, name)]
 
 
 async def _together(batches: Iterator[Awaitable[None]]) -> None:

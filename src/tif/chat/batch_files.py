@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tif import tables
-from tif.chat.store import Request
+from tif.chat.store import Request, write
 from tif.errors import UserError
 
 
@@ -25,8 +24,8 @@ class Record:
     def path(self, folder: Path) -> Path:
         return folder / f"{self.nonce}.json"
 
-    def write(self, folder: Path) -> None:
-        tables.write_text(self.path(folder), json.dumps(asdict(self)) + "\n")
+    def save(self, folder: Path) -> None:
+        write(self.path(folder), json.dumps(asdict(self)) + "\n")
 
 
 def read_records(folder: Path, wanted: set[str]) -> list[Record]:
@@ -35,22 +34,25 @@ def read_records(folder: Path, wanted: set[str]) -> list[Record]:
     for path in sorted(folder.glob("*.json")):
         try:
             record = Record(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
+        except (OSError, ValueError, TypeError):
             raise UserError(f"{path} is damaged: remove it; the batch that it names is then paid for again") from None
         if wanted & set(record.rows):
             records.append(record)
     return records
 
 
-def chunks(lines: list[tuple[str, bytes]], most: int, size: int) -> Iterator[list[tuple[str, bytes]]]:
-    """`lines` (key, line of the file) in groups of at most `most` lines and `size` bytes; a longer line is alone."""
+def chunks(sizes: dict[str, int], most: int, size: int) -> Iterator[list[str]]:
+    """The keys of `sizes` (key -> bytes of its line) in groups of at most `most` lines and `size` bytes.
+
+    A longer line is alone.
+    """
     group, total = [], 0
-    for key, line in lines:
-        if group and (len(group) == most or total + len(line) > size):
+    for key, length in sizes.items():
+        if group and (len(group) == most or total + length > size):
             yield group
             group, total = [], 0
-        group.append((key, line))
-        total += len(line)
+        group.append(key)
+        total += length
     if group:
         yield group
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable
+from itertools import chain
 from typing import TypeVar
 
 import openai
@@ -11,9 +12,9 @@ import openai
 from tif.chat import faults
 from tif.chat.faults import Busy
 from tif.chat.progress import Progress
-from tif.chat.prompt import Unusable, read_completion
+from tif.chat.prompt import Hopeless, Reply, Unusable, Usage, read_completion, read_usage, without_labels
 from tif.chat.service import OPENAI_URL, Service
-from tif.chat.store import Reply, Request, Store
+from tif.chat.store import Request, Store
 from tif.errors import UserError
 
 T = TypeVar("T")
@@ -43,7 +44,8 @@ class Session:
         """The result of `send`, tried up to `attempts` times, each at most `seconds` (by default the timeout) long.
 
         Between two tries: the backoff, doubled each time and with jitter, or the server's Retry-After if it is longer.
-        Raises Unusable when the last try gave an unusable reply; UserError for an error that stops the stage.
+        Raises Unusable when the last try gave an unusable reply or no other can do better; UserError for an error that
+        stops the stage.
         """
         attempt = 0
         while True:
@@ -57,7 +59,7 @@ class Session:
                 problem = faults.judge(error, self.service)
             except (Unusable, Busy) as error:
                 problem = error
-            if isinstance(problem, UserError):
+            if isinstance(problem, UserError | Hopeless):
                 raise problem from None
             if attempt == self.service.attempts:
                 if isinstance(problem, Unusable):
@@ -75,59 +77,67 @@ class Session:
         except TimeoutError:
             return
 
-    async def completion(self, request: Request) -> dict:
-        """One try; see `prompt.read_completion`. Raises Unusable, UserError, or an error of the package openai."""
-        raw = await self.client.chat.completions.with_raw_response.create(**request.body)
-        if "html" in raw.http_response.headers.get("content-type", ""):
-            raise self._web_page()
+    async def completion(self, request: Request, tries: list[Usage]) -> Reply:
+        """One try, whose tokens are added to `tries`.
+
+        Raises Unusable, UserError, or an error of the package openai.
+        """
         try:
-            body = json.loads(raw.http_response.content)
+            raw = await self.client.chat.completions.with_raw_response.create(**request.body)
+        except openai.APIStatusError as error:
+            raise faults.unusable(error.status_code, *faults.reason(error.body)) or error from None
+        usage = None, None
+        try:
+            body = self.body(raw)
+            usage = read_usage(body)
+            return checked(read_completion(body, request.rows, batch=False), self.service.key)
+        finally:
+            tries.append(usage)
+            self.progress.spent(usage)
+
+    def body(self, raw) -> object:
+        """The decoded JSON of a response. Raises UserError for a web page, Unusable for what else is no JSON."""
+        if "html" in raw.http_response.headers.get("content-type", ""):
+            raise UserError(
+                f"{self.service.name} answers with a web page, and not as an API; the address of an API mostly ends in"
+                " /v1"
+            )
+        try:
+            return json.loads(raw.http_response.content)
         except (ValueError, RecursionError):
             raise Unusable("malformed") from None
-        self.progress.spent(body)
-        return checked(read_completion(body, request.rows), self.service.key)
 
-    def checked_object(self, value: T) -> T:
-        """What the package made of a response, unless it was no JSON, which it hands on as text."""
-        if isinstance(value, str):
-            raise self._web_page()
-        return value
-
-    def _web_page(self) -> UserError:
-        return UserError(
-            f"{self.service.name} answers with a web page or another text, and not as an API; the address of an API"
-            " mostly ends in /v1"
-        )
-
-    async def reply(self, request: Request) -> Reply | str:
-        """The reply, from the store or the server, or the reason why there is none."""
+    async def reply(self, request: Request) -> Reply:
+        """The reply, from the store or the server."""
         while True:
             with self.store.locked(request.key) as mine:
                 found = self.store.get(request.key, request.rows)
                 if found is None and mine:
-                    try:
-                        completion = await self.patiently(lambda: self.completion(request))
-                    except Unusable as reason:
-                        return str(reason)
-                    return self.store.put(request.key, completion, request.rows, batch=False)
+                    found = await self._asked(request)
+                    self.store.put(request.key, found)
             if found is not None:
                 return found
             await self.pause(LOCK_POLL)
             if self.stopped.is_set():
                 raise Stopped
 
+    async def _asked(self, request: Request) -> Reply:
+        tries: list[Usage] = []
+        try:
+            return await self.patiently(lambda: self.completion(request, tries))
+        except Unusable as reason:
+            return without_labels(str(reason), tries, batch=False)
 
-def checked(completion: dict, key: str) -> dict:
-    """`completion`, unless it repeats the key, which nothing may keep. Raises Unusable then."""
-    if len(key) >= 8 and (key in completion["content"] or key in completion["model"]):
+
+def checked(reply: Reply, key: str) -> Reply:
+    """`reply`, unless it repeats the key, which nothing may keep. Raises Unusable then."""
+    if len(key) >= 8 and any(key in text for text in (reply.model, *chain(*reply.words))):
         raise Unusable("malformed")
-    return completion
+    return reply
 
 
-async def ask_all(
-    requests: list[Request], service: Service, store: Store, progress: Progress
-) -> dict[str, Reply | str]:
-    """Key -> reply or reason, for requests with different keys, `service.concurrency` of them at a time.
+async def ask_all(requests: list[Request], service: Service, store: Store, progress: Progress) -> dict[str, Reply]:
+    """Key -> reply, for requests with different keys, `service.concurrency` of them at a time.
 
     Raises the first error that stops the session, after the requests under way have ended and their replies are kept.
     """

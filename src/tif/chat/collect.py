@@ -8,41 +8,52 @@ from typing import TypeVar
 
 from tif.chat.batch_files import read_records
 from tif.chat.progress import Progress
+from tif.chat.prompt import Reply
 from tif.chat.service import Service
-from tif.chat.store import Reply, Request, Store
+from tif.chat.store import Request, Store
 from tif.errors import UserError
 
 T = TypeVar("T")
 
 
-def collect(title: str, requests: list[Request], service: Service, store: Store) -> dict[str, Reply | str]:
-    """Key -> the reply, or the reason why there is no usable one (`prompt.Unusable`).
+class Collector:
+    """Gets the replies of one run. Until `close`, the store is claimed as soon as a reply is not there."""
 
-    title: what the progress bar calls the requests. Raises UserError when the server refuses or stays away; what has
-    arrived by then is stored; and when a batch was begun with some of them, which would then be paid for twice.
-    """
-    unique = {request.key: request for request in requests}
-    stored = {key: store.get(key, request.rows) for key, request in unique.items()}
-    found: dict[str, Reply | str] = {key: reply for key, reply in stored.items() if reply is not None}
-    missing = [request for key, request in unique.items() if key not in found]
-    if not missing:
-        return found
-    if not service.batch and (records := read_records(store.folder / "batches", {one.key for one in missing})):
-        raise UserError(
-            f"{len(missing)} requests are not answered, and a batch that may hold them was begun and not ended: run"
-            " with openai.batch = true to get what it has, or give it up by removing"
-            f" {records[0].path(store.folder / 'batches')}"
-        )
-    # Here and not above: they import the package openai, without which an estimate and a run from the store do well.
-    from tif.chat import batch, client
+    def __init__(self, service: Service, store: Store) -> None:
+        self.service, self.store, self.progress = service, store, Progress(service)
 
-    ask_all = batch.ask_all if service.batch else client.ask_all
-    rows = sum(request.rows for request in unique.values())
-    progress = Progress(title, rows, rows - sum(request.rows for request in missing), service)
-    try:
-        return found | _complete(ask_all(missing, service, store, progress))
-    finally:
-        progress.close()
+    def collect(self, title: str, requests: list[Request]) -> dict[str, Reply]:
+        """Key -> the reply; one without usable words says why in `reason`, and is kept like the others.
+
+        title: what the progress bar calls the requests. Raises UserError when the server refuses or stays away; what
+        has arrived by then is stored; when another run is in the way; and when a batch was begun with some of the
+        requests, which would then be paid for twice.
+        """
+        service, store = self.service, self.store
+        unique = {request.key: request for request in requests}
+        stored = {key: store.get(key, request.rows) for key, request in unique.items()}
+        found = {key: reply for key, reply in stored.items() if reply is not None}
+        missing = [request for key, request in unique.items() if key not in found]
+        if not missing:
+            return found
+        store.claim(alone=service.batch)  # before the look at the batches, so that none can begin after it
+        if not service.batch and (records := read_records(store.folder / "batches", {one.key for one in missing})):
+            raise UserError(
+                f"{len(missing)} requests are not answered, and a batch that may hold them was begun and not ended: run"
+                " with openai.batch = true to get what it has, or give it up by removing"
+                f" {records[0].path(store.folder / 'batches')}"
+            )
+        # Here and not above: they import the package openai, without which an estimate and a run from the store do well
+        from tif.chat import batch, client
+
+        ask_all = batch.ask_all if service.batch else client.ask_all
+        rows = sum(request.rows for request in unique.values())
+        self.progress.begin(title, rows, rows - sum(request.rows for request in missing))
+        return found | _complete(ask_all(missing, service, store, self.progress))
+
+    def close(self) -> None:
+        self.progress.close()
+        self.store.release()
 
 
 def _complete(work: Coroutine[None, None, T]) -> T:

@@ -6,20 +6,22 @@ import time
 
 import openai
 
-from tif.chat.prompt import Unusable
+from tif.chat.prompt import Hopeless, Unusable
 from tif.chat.service import KEY_VARIABLE, Service
 from tif.errors import UserError
 
 LONGEST_WAIT = 600.0  # seconds; a server that asks for more has closed for today
 KEPT = "Finished replies are kept, and a further run asks only for the others"
 
-# These say that one request cannot be answered, not that all are wrong.
-_ABOUT_THE_CONTENT = {
-    "content_filter": "refused",
-    "content_policy_violation": "refused",
-    "invalid_prompt": "refused",
-    "context_length_exceeded": "too long",
-}
+_CONTENT = {"content_filter": Unusable, "content_policy_violation": Unusable, "invalid_prompt": Hopeless}
+# Every server has words of its own for it.
+_TOO_LONG = re.compile(
+    r"context[ _](length|size|window)|maximum context|too[ _]many[ _](input[ _])?tokens"
+    r"|(prompt|input|request|message)s?\b.{0,60}\btoo (long|large)|\bexceed.{0,80}\b(tokens?|context|length)"
+    r"|\btokens?\b.{0,80}(\bexceed|must be <)",
+    re.IGNORECASE | re.DOTALL,
+)
+_STRUCTURED = re.compile(r"response.?format|schema|grammar|structured", re.IGNORECASE)
 _TRANSIENT = {408, 409, 425, 429}
 
 
@@ -32,7 +34,7 @@ class Busy(Exception):
 
 
 def judge(error: Exception, service: Service) -> Exception:
-    """The exception to raise instead: Busy, Unusable, or a UserError that stops the stage.
+    """The exception to raise instead: Busy, or a UserError that stops the stage.
 
     None of them holds the key, not even the part of it that a server may repeat.
     """
@@ -42,39 +44,46 @@ def judge(error: Exception, service: Service) -> Exception:
         return Busy(f"the connection fails ({type(error.__cause__ or error).__name__})")
     if not isinstance(error, openai.APIStatusError):
         return UserError(f"{service.name}: {type(error).__name__}: {said(str(error), service.key)}")
-    wait = retry_after(error.response.headers)
-    code, message = code_and_message({"error": error.body}) if isinstance(error.body, dict) else (None, error.message)
-    return judge_status(error.status_code, code, message, wait, service)
+    return judge_status(error.status_code, *reason(error.body), retry_after(error.response.headers), service)
 
 
-def judge_status(status: int, code: str | None, message: str, wait: float | None, service: Service) -> Exception:
+def judge_status(status: int, code: str, message: str, wait: float | None, service: Service) -> Exception:
     """`judge` for an HTTP status, the code and message of the error, and the seconds of Retry-After, if any."""
+    why = f"(HTTP {status}: {said(message, service.key)})"
     if status in (401, 403):
-        return UserError(f"{service.name} refuses the key in {KEY_VARIABLE} (HTTP {status}). {KEPT}")
+        rights = ", or what it is used for" if status == 403 else ""
+        return UserError(f"{service.name} refuses the key in {KEY_VARIABLE}{rights} {why}. {KEPT}")
     if code == "insufficient_quota":
         return UserError(f"{service.name}: the account has no credit left (HTTP {status}). {KEPT}")
-    if code in _ABOUT_THE_CONTENT and status < 500:
-        return Unusable(_ABOUT_THE_CONTENT[code])
     if status in _TRANSIENT or status >= 500:
         if wait is not None and wait > LONGEST_WAIT:
             return UserError(f"{service.name} asks to wait {wait:.0f} s (HTTP {status}). {KEPT}")
-        return Busy(f"HTTP {status}: {said(message, service.key)}", wait)
+        return Busy(why[1:-1], wait)
     hint = ""
     if status == 404:
         hint = ". Is there such a model, and does the address end as the API wants it, mostly in /v1?"
         hint += " A server without a Batch API needs openai.batch = false" if service.batch else ""
-    elif status in (400, 422):
+    elif _STRUCTURED.search(message):
         hint = "; a server without structured outputs needs openai.structured = false"
-    return UserError(f"{service.name} refuses the request (HTTP {status}: {said(message, service.key)}){hint}")
+    elif status in (400, 422):
+        hint = "; if it is too much for the model, lower openai.context_tokens, rows_per_request or reply_tokens"
+    return UserError(f"{service.name} refuses the request {why}{hint}")
 
 
-def code_and_message(body: object) -> tuple[str | None, str]:
-    """Code and message of the error in a response's body."""
-    error = body.get("error") if isinstance(body, dict) else None
+def unusable(status: int, code: str, message: str) -> Unusable | None:
+    """What an error means that says that one request cannot be answered, not that all are wrong; else None."""
+    if status == 413 or (status in (400, 422) and _TOO_LONG.search(f"{code} {message}")):
+        return Hopeless("too long")
+    return _CONTENT[code]("refused") if code in _CONTENT and status < 500 else None
+
+
+def reason(body: object) -> tuple[str, str]:
+    """Code (or else the type, or nothing) and message of the error in the body of a response, or of that error."""
+    error = body.get("error") or body if isinstance(body, dict) else body
     if not isinstance(error, dict):
-        return None, "no reason given"
-    code = error.get("code")
-    return code if isinstance(code, str) else None, str(error.get("message") or "no reason given")
+        return "", str(error or "no reason given")
+    kinds = [kind for kind in (error.get("code"), error.get("type"), "") if isinstance(kind, str)]
+    return kinds[0], str(error.get("message") or error.get("detail") or "no reason given")
 
 
 def retry_after(headers) -> float | None:
@@ -87,7 +96,7 @@ def retry_after(headers) -> float | None:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return None
     return max(0.0, seconds) if seconds == seconds else None
 
@@ -100,7 +109,8 @@ def said(message: str, key: str) -> str:
     """
     if re.match(r"\s*<(!doctype|html|\?xml)", message, re.IGNORECASE):
         return "a web page"
-    parts = [key[:4], key[-4:]] if len(key) >= 8 else []  # a shorter one is no secret, and parts of it are in any text
+    # A shorter key is no secret, and parts of it are in any text.
+    parts = [key[:4], key[-4:], *(key[at : at + 6] for at in range(len(key) - 5))] if len(key) >= 8 else []
     hidden = [
         "[hidden]" if re.search(r"\bsk-", word) or "**" in word or any(part in word for part in parts) else word
         for word in message.split()

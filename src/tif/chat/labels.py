@@ -25,7 +25,7 @@ class Labels:
         self.spans = [words(text) for text in texts]
         self.labelled = [[bytearray(len(spans)) for _ in range(samples)] for spans in self.spans]
         self.marked = [[bytearray(len(spans)) for _ in range(samples)] for spans in self.spans]
-        self.failed: list[tuple[Piece, int, str]] = []
+        self.failed: list[tuple[Piece, int, str, str]] = []
 
     def mark(self, piece: Piece, sample: int, returned: list[str]) -> tuple[list[str], list[str]]:
         """Mark every place of the returned words in a piece; which of them are in it, and which are not."""
@@ -40,17 +40,16 @@ class Labels:
                 self._set(self.marked[piece.row][sample], spans, start, end)
         return found, missing
 
-    def fail(self, piece: Piece, sample: int, reason: str) -> None:
-        """Note that a piece got no usable reply."""
-        self.failed.append((piece, sample, reason))
+    def fail(self, piece: Piece, sample: int, reason: str, key: str) -> None:
+        """Note that a piece got no usable reply to the request with this key."""
+        self.failed.append((piece, sample, reason, key))
 
     def votes(self, row: int) -> tuple[list[bool], list[float]]:
         """For each word of an answer: unwanted or not, and its score.
 
-        score = samples that marked the word / samples that labelled it (0 without any); unwanted = score > 1/2.
+        score = samples that marked the word / samples, those without a usable reply too; unwanted = score > 1/2.
         """
-        labelled, marked = ([sum(column) for column in zip(*votes)] for votes in (self.labelled[row], self.marked[row]))
-        scores = [m / n if n else 0.0 for m, n in zip(marked, labelled)]
+        scores = [sum(column) / len(column) for column in zip(*self.marked[row])]
         return [score > 0.5 for score in scores], scores
 
     def mean_pairwise_jaccard(self) -> float | None:

@@ -2,6 +2,7 @@
 
 from tqdm import tqdm
 
+from tif.chat.prompt import Usage
 from tif.chat.service import Service
 from tif.chat.store import Request
 
@@ -9,12 +10,21 @@ from tif.chat.store import Request
 class Progress:
     """Counts what a run does, for the bar alone: nothing of it may reach an output, because retries are chance."""
 
-    def __init__(self, title: str, rows: int, stored: int, service: Service) -> None:
-        self.price, self.batch = service.price, service.batch
+    def __init__(self, service: Service) -> None:
+        self.service, self.bar = service, None
         self.retries = self.tokens = 0
         self.money = 0.0
+
+    def begin(self, title: str, rows: int, stored: int) -> None:
+        """Go on to `rows` further rows, some of them stored already. There is no bar before."""
         self.title = f"openai: {title}"
-        self.bar = tqdm(total=rows, initial=stored, desc=self.title, unit="row", disable=not service.progress)
+        if self.bar is None:
+            off = not self.service.progress
+            self.bar = tqdm(total=rows, initial=stored, desc=self.title, unit="row", disable=off)
+        else:
+            self.bar.total += rows
+            self.bar.set_description(self.title)
+            self.bar.update(stored)
 
     def done(self, request: Request) -> None:
         self.bar.update(request.rows)
@@ -23,15 +33,11 @@ class Progress:
         self.retries += 1
         self._show()
 
-    def spent(self, completion: object) -> None:
+    def spent(self, usage: Usage) -> None:
         """Add the tokens of a completion, usable or not: both cost money."""
-        usage = completion.get("usage") if isinstance(completion, dict) else None
-        if not isinstance(usage, dict):
-            return
-        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-        prompt, reply = (count if type(count) is int else 0 for count in counts)
-        self.tokens += prompt + reply
-        self.money += self.price.of(prompt, reply, self.batch)
+        sent, got = (count or 0 for count in usage)
+        self.tokens += sent + got
+        self.money += self.service.price.of(sent, got, self.service.batch)
         self._show()
 
     def state(self, text: str) -> None:
@@ -39,7 +45,8 @@ class Progress:
         self.bar.set_description(f"{self.title} ({text})")
 
     def close(self) -> None:
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
 
     def _show(self) -> None:
         self.bar.set_postfix(retries=self.retries, tokens=self.tokens, usd=f"{self.money:.4f}", refresh=False)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 
 VERSION = "1"
 
@@ -58,8 +59,31 @@ RESPONSE_FORMAT = {"type": "json_schema", "json_schema": {"name": "target_words"
 _FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", re.DOTALL)
 
 
+Usage = tuple[int | None, int | None]  # tokens of the prompt and of the completion; None: not told
+
+
 class Unusable(Exception):
     """A reply arrived that holds no labels. The message is one word or two: malformed, truncated, refused, too long."""
+
+
+class Hopeless(Unusable):
+    """No further try can change it."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is kept of a reply: target words per row, the model that gave them, tokens (None: not told), batch price.
+
+    reason: None, or why no try gave usable words (the message of `Unusable`); the tokens are then those of all tries
+    and `words` is empty.
+    """
+
+    words: list[list[str]]
+    reason: str | None
+    model: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    batch: bool
 
 
 def messages(rows: list[tuple[str, str]], missing: list[str] | None = None) -> list[dict[str, str]]:
@@ -118,18 +142,15 @@ def read_reply(content: str, rows: int) -> list[list[str]]:
     return [words[number] for number in range(1, rows + 1)]
 
 
-def read_completion(completion: object, rows: int) -> dict:
-    """What is kept of a Chat Completion: {"model", "prompt_tokens", "completion_tokens", "content"}.
+def read_completion(completion: object, rows: int, batch: bool) -> Reply:
+    """The reply in a Chat Completion, the decoded body of a response.
 
-    completion: the decoded body of the response. Token counts are null when the server gives none.
     Raises Unusable for a refusal, a reply cut off at the token limit, and one that is not of the asked form.
     """
     try:
         choice = completion["choices"][0]
         message, reason, model = choice["message"], choice.get("finish_reason"), completion.get("model")
         content, refusal = message.get("content"), message.get("refusal")
-        usage = completion.get("usage") or {}
-        tokens = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
     except (TypeError, KeyError, IndexError, AttributeError):
         raise Unusable("malformed") from None
     if refusal or reason == "content_filter":
@@ -138,14 +159,22 @@ def read_completion(completion: object, rows: int) -> dict:
         raise Unusable("truncated")
     if not isinstance(content, str):
         raise Unusable("malformed")
-    read_reply(content, rows)
-    prompt_tokens, completion_tokens = (count if type(count) is int and count >= 0 else None for count in tokens)
-    return {
-        "model": model if isinstance(model, str) else "",
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "content": content,
-    }
+    name = model.encode("utf-8", "replace").decode() if isinstance(model, str) else ""
+    return Reply(read_reply(content, rows), None, name, *read_usage(completion), batch)
+
+
+def read_usage(completion: object) -> Usage:
+    """The tokens that a Chat Completion took, usable or not."""
+    usage = completion.get("usage") if isinstance(completion, dict) else None
+    counts = [usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")]
+    sent, got = (count if type(count) is int and count >= 0 else None for count in counts)
+    return sent, got
+
+
+def without_labels(reason: str, tries: list[Usage], batch: bool) -> Reply:
+    """The reply to keep when the last of some `tries` was unusable, too."""
+    sent, got = (None if None in counts else sum(counts) for counts in zip((0, 0), *tries))
+    return Reply([], reason, "", sent, got, batch)
 
 
 def _question(rows: list[tuple[str, str]]) -> str:

@@ -29,7 +29,8 @@ class Service:
 
     base_url: None for OpenAI. batch: whether to use the Batch API. concurrency: requests under way at a time.
     timeout: seconds for one try. attempts: tries of a request in all. backoff: seconds before the second try, twice as
-    many before each further one. poll: seconds between two looks at a batch. progress: whether to show a bar.
+    many before each further one. poll: seconds between two looks at a batch. batch_requests: most requests in one.
+    progress: whether to show a bar.
     """
 
     base_url: str | None
@@ -40,6 +41,7 @@ class Service:
     attempts: int
     backoff: float
     poll: float
+    batch_requests: int
     price: Price
     progress: bool
 

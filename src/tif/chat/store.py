@@ -6,13 +6,15 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tif import tables
-from tif.chat.prompt import Unusable, canonical, read_reply
+from tif.chat.prompt import Reply, canonical
 from tif.chat.service import OPENAI_URL
 from tif.errors import UserError
+
+WHOLE = 1 << 60  # the byte of `claim`; those of keys are below
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,6 @@ class Request:
     key: str
 
 
-@dataclass(frozen=True)
-class Reply:
-    """The labels of a reply: target words per row, the model that gave them, tokens (None: not told), batch price."""
-
-    words: list[list[str]]
-    model: str
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    batch: bool
-
-
 def request(base_url: str | None, body: dict, rows: int, sample: int) -> Request:
     """A request with its key: SHA-256 of server, body and number of the sample. sample: 0, 1, ..."""
     place = (base_url or OPENAI_URL).rstrip("/")
@@ -44,13 +35,16 @@ def request(base_url: str | None, body: dict, rows: int, sample: int) -> Request
 
 
 class Store:
-    """The folder `openai` of the work folder."""
+    """The folder `openai` of the work folder. Raises UserError when it cannot be written."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        # POSIX drops a process's locks when it closes any descriptor of the file, so this one stays open.
-        self._locks = os.open(folder / "locks", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # POSIX drops a process's locks when it closes any descriptor of the file, so this one stays open.
+            self._locks = os.open(folder / "locks", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise _unwritable(folder / "locks", error) from None
 
     def path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.json"
@@ -61,23 +55,16 @@ class Store:
             kept = json.loads(self.path(key).read_text(encoding="utf-8"))
             if kept.pop("sha256") != _checksum(kept):
                 return None
-            words = read_reply(kept["content"], rows)
-            return Reply(words, kept["model"], kept["prompt_tokens"], kept["completion_tokens"], kept["batch"])
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, Unusable):
+            reply = Reply(**kept)
+            return reply if reply.reason or len(reply.words) == rows else None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
-    def put(self, key: str, completion: dict, rows: int, batch: bool) -> Reply:
-        """Keep what `prompt.read_completion` gave, in one step."""
-        kept = {**completion, "batch": batch}
-        text = json.dumps({**kept, "sha256": _checksum(kept)}, indent=1, ensure_ascii=False) + "\n"
-        tables.write_text(self.path(key), text)
-        return Reply(
-            read_reply(kept["content"], rows),
-            kept["model"],
-            kept["prompt_tokens"],
-            kept["completion_tokens"],
-            batch,
-        )
+    def put(self, key: str, reply: Reply) -> None:
+        """Keep a reply, usable or not, in one step. Raises UserError when it cannot be written."""
+        kept = asdict(reply)
+        text = json.dumps({**kept, "sha256": _checksum(kept)}, indent=1, ensure_ascii=False)
+        write(self.path(key), text + "\n")
 
     @contextmanager
     def locked(self, key: str) -> Iterator[bool]:
@@ -87,17 +74,48 @@ class Store:
         time. Inside one process a lock excludes nothing.
         """
         byte = int(key[:15], 16)
+        mine = self._lock(fcntl.LOCK_EX, byte)
         try:
-            fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+            yield mine
+        finally:
+            if mine:
+                fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, byte)
+
+    def claim(self, alone: bool) -> None:
+        """Ask for replies beside other processes that do so key by key or, for batches, alone; until `release`.
+
+        Raises UserError when another process asks in a way that does not go with it.
+        """
+        if not self._lock(fcntl.LOCK_EX if alone else fcntl.LOCK_SH, WHOLE):
+            raise UserError(
+                f"another run is asking for replies in {self.folder}, and a run with openai.batch = true goes with no"
+                " other: run this one again when that has ended, so that nothing is paid for twice"
+            )
+
+    def release(self) -> None:
+        """Give up what `claim` got."""
+        fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, WHOLE)
+
+    def _lock(self, kind: int, byte: int) -> bool:
+        try:
+            fcntl.lockf(self._locks, kind | fcntl.LOCK_NB, 1, byte)
         except (BlockingIOError, PermissionError):
-            yield False
-            return
+            return False
         except OSError as error:
             raise UserError(f"{self.folder} allows no file locks ({error.strerror}); set TIF_WORK to another") from None
-        try:
-            yield True
-        finally:
-            fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, byte)
+        return True
+
+
+def write(path: Path, text: str) -> None:
+    """`tables.write_text` into the store. Raises UserError when that fails."""
+    try:
+        tables.write_text(path, text)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be written ({error.strerror}); set TIF_WORK to a folder of your own, with room")
 
 
 def _checksum(kept: dict) -> str:

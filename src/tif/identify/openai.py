@@ -8,23 +8,27 @@ Rules:
 - In one sample a word is unwanted when any window that holds it says so; in the end, when more than half of the
   samples say so. Its score is their share.
 - A request for several rows without a usable reply is asked again row by row. A row without a usable reply is reported
-  and counts as general in that sample.
+  and its words count as general in that sample. That there is none is kept like a reply: to ask once more, remove the
+  file that the record names from the work folder, or change `seed`, which asks about every row again.
 """
 
 import math
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 
+import httpx
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tif import work
 from tif.chat import prompt
-from tif.chat.collect import collect
+from tif.chat.collect import Collector
 from tif.chat.labels import Labels, Piece
+from tif.chat.prompt import Reply
 from tif.chat.report import Absent, Report
 from tif.chat.service import Price, Service, read_key
-from tif.chat.store import Reply, Request, Store, request
+from tif.chat.store import Request, Store, request
 from tif.chat.windows import count_tokens, windows
 from tif.errors import UserError
 from tif.identify import Found, Resources
@@ -63,11 +67,23 @@ class Settings(Block):
     overlap: int = Field(ge=0)
     batch: bool = Field(exclude=True)
     poll: float = Field(gt=0, exclude=True)
+    batch_requests: int = Field(ge=1, le=50_000, exclude=True)  # the API's limit for one file
     concurrency: int = Field(ge=1, le=1000, exclude=True)
     timeout: float = Field(gt=0, exclude=True)
     attempts: int = Field(ge=1, exclude=True)
     backoff: float = Field(ge=0, exclude=True)
     prices: Prices = Field(exclude=True)
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        try:
+            url = httpx.URL(value or "http://none")
+        except httpx.InvalidURL as error:
+            raise ValueError(str(error)) from None
+        if not url.host or not 0 < (url.port or 80) < 65536:
+            raise ValueError("without a host, or with an impossible port")
+        return value
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,7 @@ def identify(forget: pa.Table, retain: pa.Table, settings: Settings, resources: 
 
     forget: the forget set (`tables.SAMPLES`); `retain` and `resources.source` are not used. Replies are kept in the
     folder `openai` of the work folder (`tif.work`), and none that is there is asked for again.
-    counts: requests and tokens of the replies used, their price in USD, and how much of what record lists.
+    counts: requests, tokens of their replies (`Report.counts`), the price in USD, and how much of what record lists.
     record: rows without a usable reply, words that were not in their answer, rows without unwanted words.
     Raises UserError without a key, and when the server refuses or stays away.
     """
@@ -93,37 +109,42 @@ def identify(forget: pa.Table, retain: pa.Table, settings: Settings, resources: 
     askings = plan(samples, settings)
     store = Store(work.folder() / "openai")
     labels = Labels([row["response"] for row in samples], settings.samples)
-    replies: dict[str, Reply | str] = {}
+    replies: dict[str, Reply] = {}
+    with closing(Collector(service, store)) as collector:
 
-    def ask(title: str, some: list[Asking]) -> None:
-        replies.update(collect(title, [asking.request for asking in some], service, store))
+        def ask(title: str, some: list[Asking]) -> None:
+            replies.update(collector.collect(title, [asking.request for asking in some]))
 
-    ask("rows", askings)
-    whole = [one for one in askings if len(one.pieces) == 1 or isinstance(replies[one.request.key], Reply)]
-    single = [
-        _asking(samples, (piece,), one.sample, settings)
-        for one in askings
-        if len(one.pieces) > 1 and isinstance(replies[one.request.key], str)
-        for piece in one.pieces
-    ]
-    ask("rows of unusable replies", single)
-    absent = _mark(labels, [*whole, *single], replies)
-    again = [(item, wanted) for item in absent if (wanted := [word for word in item.words if not is_punctuation(word)])]
-    second = [_asking(samples, (item.piece,), item.sample, settings, wanted) for item, wanted in again]
-    ask("words that were not in their answer", second)
-    for (item, _), asking in zip(again, second, strict=True):
-        reply = replies[asking.request.key]
-        if isinstance(reply, Reply):
-            item.instead = labels.mark(item.piece, item.sample, reply.words[0])[0]
-    used = [reply for reply in replies.values() if isinstance(reply, Reply)]
-    report = Report([row["sample_id"] for row in samples], labels, absent, used)
-    report.say()
+        ask("rows", askings)
+        whole = [one for one in askings if len(one.pieces) == 1 or not replies[one.request.key].reason]
+        single = [
+            _asking(samples, (piece,), one.sample, settings)
+            for one in askings
+            if len(one.pieces) > 1 and replies[one.request.key].reason
+            for piece in one.pieces
+        ]
+        ask("rows of unusable replies", single)
+        absent = _mark(labels, [*whole, *single], replies)
+        wanted = [[word for word in item.words if not is_punctuation(word)] for item in absent]
+        again = {
+            number: _asking(samples, (item.piece,), item.sample, settings, words)
+            for number, (item, words) in enumerate(zip(absent, wanted, strict=True))
+            if words
+        }
+        ask("words that were not in their answer", list(again.values()))
+    for number, asking in again.items():
+        item, reply = absent[number], replies[asking.request.key]
+        item.reason = reply.reason
+        if not reply.reason:
+            item.instead, item.still_missing = labels.mark(item.piece, item.sample, reply.words[0])
+    report = Report([row["sample_id"] for row in samples], labels, absent, list(replies.values()))
+    report.say(store.folder)
     rows = []
     for number, row in enumerate(samples):
         rows += word_rows(row["sample_id"], row["response"], *labels.votes(number))
     metadata = {
         "version": "1",
-        "model": ", ".join(sorted({reply.model for reply in used})) or settings.model,
+        "model": ", ".join(sorted({reply.model for reply in replies.values() if reply.model})) or settings.model,
         "prompt_version": prompt.VERSION,
         "prompt_sha256": prompt.sha256(),
     }
@@ -196,14 +217,14 @@ def _asking(
     return Asking(pieces, sample, request(settings.base_url, body, len(pieces), sample))
 
 
-def _mark(labels: Labels, askings: list[Asking], replies: dict[str, Reply | str]) -> list[Absent]:
+def _mark(labels: Labels, askings: list[Asking], replies: dict[str, Reply]) -> list[Absent]:
     """Put first replies into `labels`; the returned words that are not in their piece."""
     absent = []
     for asking in askings:
         reply = replies[asking.request.key]
         for number, piece in enumerate(asking.pieces):
-            if isinstance(reply, str):
-                labels.fail(piece, asking.sample, reply)
+            if reply.reason:
+                labels.fail(piece, asking.sample, reply.reason, asking.request.key)
                 continue
             _, missing = labels.mark(piece, asking.sample, reply.words[number])
             if missing:
@@ -221,6 +242,7 @@ def _service(settings: Settings, key: str, progress: bool) -> Service:
         attempts=settings.attempts,
         backoff=settings.backoff,
         poll=settings.poll,
+        batch_requests=settings.batch_requests,
         price=Price(**settings.prices.model_dump()),
         progress=progress,
     )
