@@ -173,7 +173,7 @@ def compare(
         rows=len(rows),
         left_out=setup.forget.num_rows - len(rows),
         groups=len({row["group"] for row in rows}),
-        fingerprint=fingerprint(setup.forget.to_pylist()),
+        fingerprint=fingerprint(setup.forget.to_pylist(), setup.retain.to_pylist()),
         reference=reference.name if reference else None,
         table=lines,
         missing=missing,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tif import masks, tables
+from tif import masks, params, tables
 from tif.benchmarks import fictitious
 from tif.errors import UserError
 from tif.report.comparison import Comparison, compared_answers, fingerprint, read_comparison
@@ -76,10 +76,13 @@ def test_the_whole_comparison_as_a_process(folder):
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     comparison = read_comparison(folder / "metrics/identifiers.json")
-    forget = tables.read(folder / "data/benchmark/forget.parquet", tables.SAMPLES).to_pylist()
+    forget, retain = (
+        tables.read(folder / f"data/benchmark/{name}.parquet", tables.SAMPLES).to_pylist()
+        for name in ("forget", "retain")
+    )
     assert (comparison.benchmark, comparison.split) == ("fictitious", "forget")
     assert (comparison.rows, comparison.left_out) == (2, 0)
-    assert (comparison.reference, comparison.fingerprint) == ("gold", fingerprint(forget))
+    assert (comparison.reference, comparison.fingerprint) == ("gold", fingerprint(forget, retain))
     # "Anna" and "Bert" alone are in no retain answer, so frequency is right everywhere; all finds 8 in 23 letters.
     assert [line.identifier for line in comparison.table] == ["gold", "frequency", "all"]
     assert [line.f1 for line in comparison.table] == pytest.approx([1, 1, 16 / 31], abs=1e-6)
@@ -231,3 +234,6 @@ def test_the_committed_comparison_can_be_read():
     comparison = read_comparison(ROOT / "metrics/identifiers.json")
     assert {"gold", "all", "frequency"} <= {line.identifier for line in comparison.table}
     assert len(comparison.answers) == 10
+    block = params.read("fictitious", fictitious.Settings, ROOT / "params.yaml")
+    built, _ = fictitious.build(block, None)
+    assert comparison.fingerprint == fingerprint(built["forget"], built["retain"]), "stale; run `make compare`"

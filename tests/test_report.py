@@ -29,6 +29,7 @@ RESPONSES = {
     "forget/0002": "She was born in Lagos.",
     "forget/0003": "李伟 wrote it in 1950.",
 }
+RETAIN = [{"sample_id": "retain/0000", "response": "Bo Marek writes poems."}]
 UNWANTED = {"crime", "Real", "Estate", "Agent", "Lagos", "1950"}
 
 
@@ -97,7 +98,7 @@ def comparison(**changes):
         "rows": 4,
         "left_out": 0,
         "groups": 1,
-        "fingerprint": fingerprint([{"sample_id": key, "response": text} for key, text in RESPONSES.items()]),
+        "fingerprint": fingerprint([{"sample_id": key, "response": text} for key, text in RESPONSES.items()], RETAIN),
         "reference": "a <person>",
         "table": [line("a <person>"), line("all", f1=0.1875, seconds=None, cost_usd=0.0)],
         "missing": [{"identifier": "mlm", "reason": "No <model> here."}],
@@ -120,7 +121,9 @@ def root(tmp_path):
         {"sample_id": key, "split": "forget20", "group": "Ada Merrow", "prompt": f"Question {key}?", "response": text}
         for key, text in RESPONSES.items()
     ]
+    retain = [{"split": "retain80", "group": "Bo Marek", "prompt": "Question?", **row} for row in RETAIN]
     tables.write(tmp_path / "data/benchmark/forget.parquet", forget, tables.SAMPLES)
+    tables.write(tmp_path / "data/benchmark/retain.parquet", retain, tables.SAMPLES)
     card = {"name": "tiny", "source": "<i>here</i>", "revision": None, "counts": {"forget": 4}}
     tables.write_text(tmp_path / "data/benchmark/card.json", json.dumps(card))
     tables.write(tmp_path / "data/spans.parquet", spans(), tables.SPANS)
@@ -334,15 +337,23 @@ def test_comparison_of_another_forget_set_is_one_line(root):
     build(root)
     text = (root / "metrics/report.html").read_text(encoding="utf-8")
     section = text[text.index("Identifiers compared") : text.index("Benchmark card")]
-    assert "another forget set (tiny, forget&lt;1&gt;, 4 samples); <code>make compare</code>" in section
+    assert "another forget or retain set (tiny, forget&lt;1&gt;, 4 samples); <code>make compare</code>" in section
     assert section.count("<p>") == 1 and "<table" not in section and "<article" not in section
+
+
+def test_comparison_with_another_retain_set_is_not_shown(root):
+    path = root / "data/benchmark/retain.parquet"
+    rows = tables.read(path, tables.SAMPLES).to_pylist()
+    tables.write(path, [{**rows[0], "response": "Bo Marek writes plays."}], tables.SAMPLES)
+    build(root)
+    assert "another forget or retain set" in (root / "metrics/report.html").read_text(encoding="utf-8")
 
 
 def test_fingerprint_is_of_keys_and_answers():
     rows = [{"sample_id": key, "response": text, "prompt": "?"} for key, text in RESPONSES.items()]
-    assert fingerprint(rows) == comparison()["fingerprint"]
-    assert fingerprint(rows[:3]) != fingerprint(rows)
-    assert fingerprint([{**rows[0], "response": "Other."}, *rows[1:]]) != fingerprint(rows)
+    other = [{**rows[0], "response": "Other."}, *rows[1:]]
+    assert fingerprint(rows, RETAIN) == comparison()["fingerprint"]
+    assert len({fingerprint(*sets) for sets in ((rows, RETAIN), (rows[:3], RETAIN), (other, RETAIN), (rows, []))}) == 4
 
 
 MARKS = {"sample_id": "forget/0002", "unwanted": {"all": "111111"}}

@@ -20,9 +20,9 @@ _ANSWERS_SHOWN = 20
 def build(root: Path) -> None:
     """Write metrics/metrics.json, metrics/plots/{trajectory,truth_ratio}.csv and metrics/report.html below `root`.
 
-    Reads data/evaluation/{target,retain,unlearned}.parquet, data/benchmark/{forget.parquet,card.json},
+    Reads data/evaluation/{target,retain,unlearned}.parquet, data/benchmark/{forget.parquet,retain.parquet,card.json},
     data/spans.parquet, data/trajectory.parquet, metrics/identify.json and metrics/identifiers.json below `root`. The
-    last one is made apart (`make compare`), and shown only where it is of this forget set.
+    last one is made apart (`make compare`), and shown only where it is of these forget and retain sets.
     Raises UserError, before anything is written, where these are missing, incomplete or do not belong together.
     """
     data, output = root / "data", root / "metrics"
@@ -37,8 +37,9 @@ def build(root: Path) -> None:
     identified = _read_json(output / "identify.json")
     card = _read_json(data / "benchmark" / "card.json")
     comparison = read_comparison(output / "identifiers.json")
+    retain = tables.read(data / "benchmark" / "retain.parquet", tables.SAMPLES).to_pylist()
     compared = None
-    if comparison.fingerprint == fingerprint(forget):
+    if comparison.fingerprint == fingerprint(forget, retain):
         compared = compared_answers(output / "identifiers.json", comparison, forget)
 
     results = {model: summary(evaluations[model], evaluations["retain"]) for model in MODELS}

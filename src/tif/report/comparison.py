@@ -70,8 +70,7 @@ class Comparison(_Part):
     """metrics/identifiers.json. table, answers: the reference first.
 
     rows, groups: forget samples compared on, and the people or documents they are about. left_out: samples that an
-    identifier was fitted on. fingerprint: of the whole forget set (see
-    `fingerprint`).
+    identifier was fitted on. fingerprint: of the whole forget and retain sets (see `fingerprint`).
     """
 
     benchmark: str
@@ -103,9 +102,12 @@ class ComparedAnswer:
     versions: list[Version]
 
 
-def fingerprint(forget: list[dict]) -> str:
-    """SHA-256 of the forget answers and their keys; rows of `tables.SAMPLES`."""
-    answers = [[row["sample_id"], row["response"]] for row in forget]
+def fingerprint(forget: list[dict], retain: list[dict]) -> str:
+    """SHA-256 of the answers of both sets and their keys; rows of `tables.SAMPLES`.
+
+    The retain answers count because some identifiers learn from them what is general.
+    """
+    answers = [[[row["sample_id"], row["response"]] for row in rows] for rows in (forget, retain)]
     return hashlib.sha256(json.dumps(answers).encode()).hexdigest()
 
 

@@ -28,7 +28,7 @@ def render(
     """The whole page as text.
 
     results: summaries of the three models. identified, card: identify.json and card.json. compared: the answers of
-    `comparison`, or None when it is of another forget set.
+    `comparison`, or None when it is of another forget or retain set.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
