@@ -169,6 +169,9 @@ def only_pickle(model_folder):
         (lambda f: edit(f / "config.json", model_type="unheard"), "no usable safetensors weights"),
         (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer in"),
         (lambda f: truncate(f / "tokenizer.json"), "no tokenizer in"),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), "no tokenizer in"),
+        (lambda f: (f / "tokenizer.json").write_text("[]"), "no tokenizer in"),
+        (lambda f: edit(f / "tokenizer.json", model={"type": "Other"}), "no tokenizer in"),
         (
             lambda f: edit(f / "tokenizer_config.json", eos_token="removed"),
             "has no end-of-sequence token; set eos_token",
@@ -198,6 +201,28 @@ def test_check_folder(copy, damage, message):
     damage(copy)
     with pytest.raises(UserError, match=message):
         models.check_folder(str(copy))
+    if copy.exists():
+        with pytest.raises(UserError, match=message):
+            models.locate(copy, "a/b", "main")
+
+
+def test_a_file_is_no_model_folder(copy):
+    with pytest.raises(UserError, match=r"identify\.source = '.*config\.json' is a file; give a model folder"):
+        models.locate(copy / "config.json", "a/b", "main")
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "tokenizer_config.json", "tif.json", "model.safetensors"]
+)
+def test_whatever_changes_labels_changes_the_metadata(copy, name):
+    before = models.locate(copy, "a/b", "main")[2]
+    (copy / "notes.txt").write_text("of no effect")
+    assert models.locate(copy, "a/b", "main")[2] == before
+    (copy / name).write_bytes((copy / name).read_bytes() + b" ")
+    assert models.locate(copy, "a/b", "main")[2] != before
+    (copy / name).write_bytes((copy / name).read_bytes()[:-1])
+    (copy / "chat_template.jinja").write_text("{{ messages }}")
+    assert models.locate(copy, "a/b", "main")[2] != before
 
 
 def test_a_head_with_a_soft_cap_is_refused(tokenizer, language_model, tmp_path):

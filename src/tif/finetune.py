@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-import huggingface_hub
 import pyarrow as pa
 import torch
-from huggingface_hub.errors import HFValidationError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from pydantic import Field, RootModel
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as tokenizer_models
@@ -16,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tif.batches import Batch
 from tif.errors import UserError
-from tif.models import AnswerTokens, Card, LanguageModel, check_folder, open_model, save, write_card
+from tif.models import AnswerTokens, Card, LanguageModel, check_folder, open_model, resolve, save, write_card
 from tif.params import Block
 from tif.scoring import encode_pairs
 from tif.tables import writing
@@ -145,26 +143,9 @@ def refer(path: Path, block: str, settings: Hub, role: str, forget_split: str, s
         check_folder(str(source / card.local))
         open_model(str(source / card.local), None, card, "cpu")
     else:
-        card = Card(
-            **form, repository=repository, revision=resolve(repository, settings.revisions.get(repository, "main"))
-        )
+        instead = "use model.name=scratch, or download the model and set model.source to the folder that holds it"
+        commit = resolve(repository, settings.revisions.get(repository, "main"), instead)
+        card = Card(**form, repository=repository, revision=commit)
     with writing(path) as folder:
         folder.mkdir()
         write_card(folder, card)
-
-
-def resolve(repository: str, revision: str) -> str:
-    """The commit that a revision of a hub model stands for now. Raises UserError when the hub does not say."""
-    try:
-        return huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=30).sha
-    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        raise UserError(f"hub model {repository} at revision {revision} was not found: {_short(error)}") from None
-    except (HTTPError, OSError) as error:
-        raise UserError(
-            f"the hub cannot be reached for {repository} ({_short(error)}); use model.name=scratch, or download the "
-            "model and set model.source to the folder that holds it"
-        ) from None
-
-
-def _short(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200]

@@ -13,7 +13,7 @@ from pathlib import Path
 import huggingface_hub
 import torch
 import torch.nn.functional as F
-from huggingface_hub.errors import HFValidationError, HTTPError, RevisionResolutionError
+from huggingface_hub.errors import HFValidationError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -158,7 +158,10 @@ def load(path: Path | str, source: Path | None, device: str) -> LanguageModel:
         ) from None
     if card.local is not None:
         if source is None:
-            raise UserError(f"{path} was made from model.source, which is not set now; set model.source")
+            raise UserError(
+                f"{path} was made from model.source, which is not set now; set model.source, or, where only"
+                f" identify.source is read, name the folder {card.local} in it"
+            )
         name, revision = str(source / card.local), None
     else:
         name, revision = card.repository or str(path), card.revision
@@ -180,7 +183,9 @@ def open_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerFast:
     """The tokenizer of a folder or hub repository. Raises UserError when there is none."""
     try:
         return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # damaged files raise whatever their contents lead to, KeyError and Exception among it
+        if disk_is_full(error):
+            raise
         raise UserError(f"no tokenizer in {name}: {_first_line(error)}") from None
 
 
@@ -228,31 +233,42 @@ def check_folder(name: str) -> None:
             raise UserError(f"model folder {name} has no {what}; save the model with save_pretrained into it")
 
 
+def resolve(repository: str, revision: str, instead: str) -> str:
+    """The commit that a revision of a hub model stands for now.
+
+    instead: what the message of the UserError advises when the hub cannot be reached.
+    """
+    try:
+        return huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=30).sha
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        raise UserError(f"hub model {repository} at revision {revision} was not found: {_first_line(error)}") from None
+    except (HTTPError, OSError) as error:
+        raise UserError(f"the hub cannot be reached for {repository} ({_first_line(error)}); {instead}") from None
+
+
 def locate(folder: Path | None, repository: str, revision: str) -> tuple[str, str | None, dict[str, str]]:
     """Name and revision that an identifier loads its model by, and what tells that model from others in metadata.
 
-    With the local folder of `identify.source`: (folder, None, {"weights_sha256": of its safetensors files in order of
-    their names}); no path is in the metadata. Without: (repository, commit, {"model": repository, "revision": commit}).
+    With the local folder of `identify.source`: (folder, None, {"model_sha256": see `folder_sha256`}); no path is in the
+    metadata. Without: (repository, commit, {"model": repository, "revision": commit}).
     Raises UserError for a folder that lacks a config, weights or a tokenizer, and for a revision that the hub lacks.
     """
     if folder is None:
-        try:
-            commit = huggingface_hub.resolve_revision(repository, revision=revision).resolved
-        except (HTTPError, HFValidationError, RevisionResolutionError) as error:
-            raise UserError(
-                f"hub model {repository} at revision {revision} was not found ({_first_line(error)});"
-                " set identify.source to a local copy of the model"
-            ) from None
+        commit = resolve(repository, revision, "download the model and set identify.source to its folder")
         return repository, commit, {"model": repository, "revision": commit}
     if not folder.is_dir():
         raise UserError(f"params.yaml: identify.source = '{folder}' is a file; give a model folder or 'data/none'")
     check_folder(str(folder))
+    return str(folder), None, {"model_sha256": folder_sha256(folder)}
+
+
+def folder_sha256(folder: Path) -> str:
+    """SHA-256 of a model folder: of its weights, configuration, tokenizer, chat template and card, with their names."""
     digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in sorted(file for file in folder.iterdir() if file.suffix in (".json", ".jinja", ".safetensors")):
         with file.open("rb") as content:
-            while part := content.read(2**20):
-                digest.update(part)
-    return str(folder), None, {"weights_sha256": digest.hexdigest()}
+            digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
 
 
 @torch.no_grad()
@@ -269,4 +285,4 @@ def _check_head(name: str, model: PreTrainedModel) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -436,7 +436,7 @@ def folder(built, tmp_path_factory):
 def test_a_local_folder(folder, samples, tmp_path, built):
     found = mlm.identify(samples(*PAIRS), samples(), settings(), Resources(source=folder))
     assert found.rows == mlm.mark(masked_model("bert", *built["bert"]), samples(*PAIRS), settings(), False).rows
-    assert set(found.metadata) == {"version", "weights_sha256"} and len(found.metadata["weights_sha256"]) == 64
+    assert set(found.metadata) == {"version", "model_sha256"} and len(found.metadata["model_sha256"]) == 64
     assert str(folder) not in json.dumps(found.metadata)
     again = mlm.identify(
         samples(*PAIRS), samples(), settings(), Resources(source=shutil.copytree(folder, tmp_path / "b"))
@@ -469,19 +469,8 @@ def test_the_stage(folder, samples, tmp_path, built):
 
 def test_a_hub_that_does_not_answer(monkeypatch, samples):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"some/model at revision main was not found.*set identify.source to a local"):
+    with pytest.raises(UserError, match=r"hub cannot be reached for some/model.*set identify\.source"):
         mlm.identify(samples(("Who?", "Ada")), samples(), settings(), Resources())
-    with pytest.raises(UserError, match="hub model not a name at"):
-        mlm.identify(samples(("Who?", "Ada")), samples(), settings(model="not a name"), Resources())
-
-
-def edit(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def only_pickle(folder):
-    (folder / "model.safetensors").unlink()
-    torch.save({}, folder / "pytorch_model.bin")
 
 
 def forget_the_mask(folder):
@@ -502,12 +491,6 @@ def lone_mask(folder):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: shutil.rmtree(f) or f.touch(), "identify.source = '.*' is a file; give a model folder"),
-        (lambda f: (f / "config.json").unlink(), "has no config.json"),
-        (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json"),
-        (only_pickle, "has no safetensors weights"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"damaged"), "no usable safetensors weights"),
-        (lambda f: edit(f / "config.json", num_hidden_layers=3), "lack .*do not belong to its config"),
         (forget_the_mask, "has no mask token; a masked language model is needed"),
         (lone_mask, r"does not find its own mask token \[MASK\] inside a text"),
     ],

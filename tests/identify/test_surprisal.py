@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -171,7 +172,7 @@ def folder(language_model, tmp_path_factory):
 def test_a_local_folder(folder, language_model, samples, tmp_path):
     found = surprisal.identify(samples(*PAIRS), samples(), settings(), Resources(source=folder))
     assert found.rows == surprisal.mark(language_model, samples(*PAIRS), settings(), False)
-    assert set(found.metadata) == {"version", "weights_sha256"} and len(found.metadata["weights_sha256"]) == 64
+    assert set(found.metadata) == {"version", "model_sha256"} and len(found.metadata["model_sha256"]) == 64
     elsewhere = Resources(source=shutil.copytree(folder, tmp_path / "elsewhere"))
     assert surprisal.identify(samples(*PAIRS), samples(), settings(), elsewhere) == found
 
@@ -198,32 +199,58 @@ def test_the_stage(folder, samples, tmp_path):
         assert str(folder).encode() not in (tmp_path / file).read_bytes()
 
 
-def only_pickle(folder):
-    (folder / "model.safetensors").unlink()
-    torch.save({}, folder / "pytorch_model.bin")
+def test_the_card_of_a_model_folder_counts(folder, language_model, samples, tmp_path):
+    """Its prompt and dtype, not the plain prompt and the dtype of the block."""
+    copy = shutil.copytree(folder, tmp_path / "chat")
+    template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}>{% endif %}"
+    )
+    (copy / "chat_template.jinja").write_text(template)
+    models.write_card(copy, replace(language_model.card, prompt="chat", date="10 Apr 2025", dtype="bfloat16"))
+    found = surprisal.identify(samples(*PAIRS), samples(), settings(), Resources(source=copy))
+    chat = models.load(copy, None, "cpu")
+    assert (chat.card.prompt, chat.model.dtype) == ("chat", torch.bfloat16)
+    assert found.rows == surprisal.mark(chat, samples(*PAIRS), settings(), False)
+    plain = surprisal.identify(samples(*PAIRS), samples(), settings(), Resources(source=folder))
+    assert found.rows != plain.rows and found.metadata != plain.metadata
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda f: shutil.rmtree(f) or f.touch(), r"identify\.source = '.*' is a file; give a model folder"),
-        (lambda f: (f / "config.json").unlink(), r"has no config\.json"),
-        (lambda f: (f / "tokenizer.json").unlink(), r"has no tokenizer\.json"),
-        (only_pickle, "has no safetensors weights"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"damaged"), "no usable safetensors weights"),
-    ],
-)
-def test_unusable_folders(folder, tmp_path, samples, damage, message):
-    copy = shutil.copytree(folder, tmp_path / "model")
-    damage(copy)
-    with pytest.raises(UserError, match=message) as error:
-        surprisal.identify(samples(("Who?", "Ada")), samples(), settings(), Resources(source=copy))
-    assert "\n" not in str(error.value)
+def test_a_folder_that_refers_to_a_hub_model(folder, language_model, samples, tmp_path, monkeypatch):
+    """It holds tif.json alone; the weights come from that commit."""
+    card = replace(language_model.card, repository="someone/retain", revision="0" * 40)
+    models.write_card(tmp_path, card)
+    opened = []
+    real = models.open_model
+
+    def open_model(name, revision, card, device):
+        opened.append((name, revision))
+        return replace(real(str(folder), None, card, device), card=card)
+
+    monkeypatch.setattr(models, "open_model", open_model)
+    found = surprisal.identify(samples(*PAIRS), samples(), settings(), Resources(source=tmp_path))
+    assert opened == [("someone/retain", "0" * 40)]
+    assert found.rows == surprisal.mark(language_model, samples(*PAIRS), settings(), False)
+    assert (found.metadata["model"], found.metadata["revision"]) == opened[0]
+
+
+def test_a_folder_that_refers_to_another_one(language_model, samples, tmp_path):
+    models.write_card(tmp_path, replace(language_model.card, local="retain90"))
+    with pytest.raises(UserError, match=r"made from model\.source.*identify\.source is read, name the folder retain90"):
+        surprisal.identify(samples(*PAIRS), samples(), settings(), Resources(source=tmp_path))
+
+
+def test_a_folder_without_a_card_has_the_plain_prompt_and_the_blocks_dtype(folder, samples, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "other")
+    (copy / "tif.json").unlink()
+    found = surprisal.identify(samples(*PAIRS), samples(), settings(), Resources(source=copy))
+    assert found.rows == surprisal.identify(samples(*PAIRS), samples(), settings(), Resources(source=folder)).rows
+    coarse = surprisal.identify(samples(*PAIRS), samples(), settings(dtype="bfloat16"), Resources(source=copy))
+    assert coarse.rows != found.rows
 
 
 def test_a_hub_that_does_not_answer(monkeypatch, samples):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"hub model a/b at revision main was not found.*set identify\.source"):
+    with pytest.raises(UserError, match=r"hub cannot be reached for a/b.*set identify\.source"):
         surprisal.identify(samples(("Who?", "Ada")), samples(), settings(), Resources())
 
 

@@ -1,9 +1,10 @@
 """The identifier `surprisal`: a word is unwanted when a causal language model does not see it coming.
 
 The model must not have seen the forget set: a base model that is older than the facts, or the retain model of this
-pipeline (`identify.source=data/models/retain`). It reads question and answer as every stage writes them, so each word
-is judged given the question and the answer so far. What it cannot see: facts that the earlier part of the answer gives
-away, and general words where several would do.
+pipeline (`identify.source=data/models/retain`), which is read as its card `tif.json` says, with its own prompt and
+dtype, be its weights in the folder or on the hub. Any other model reads the plain prompt. Question and answer are
+written as in every stage, so each word is judged given the question and the answer so far. What it cannot see: facts
+that the earlier part of the answer gives away, and general words where several would do.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from tif.batches import Example, collate, encode, token_budget
 from tif.identify import Found, Resources
 from tif.masks import Span, is_punctuation, word_rows, words
-from tif.models import Card, LanguageModel, answer_tokens, locate, open_model, prepare
+from tif.models import Card, LanguageModel, answer_tokens, folder_sha256, load, locate, open_model, prepare
 from tif.params import Block
 
 TOKEN_BUDGET = 2**13  # padded tokens a forward pass
@@ -29,7 +30,8 @@ class Settings(Block):
     """The block `surprisal`.
 
     model, revision: a causal language model of the hub, used where `identify.source` names no local model folder.
-    dtype: of its weights. measure, threshold: an unwanted word has a rank above the threshold, or a probability below.
+    dtype: of its weights, unless the folder has a card. measure, threshold: an unwanted word has a rank above the
+    threshold, or a probability below.
     """
 
     model: str
@@ -59,12 +61,20 @@ def identify(forget: pa.Table, retain: pa.Table, settings: Settings, resources: 
         score        = 1 - 1/r or 1 - p
 
     Punctuation is general, with score 0. forget: the forget set (`tables.SAMPLES`); `retain` is not used.
-    resources.source: a model folder. Raises UserError for an unusable model folder or hub model.
+    resources.source: a model folder, with or without a card. Raises UserError for an unusable model folder or hub
+    model, and for a card of a model below `model.source`, which no identifier reads.
     """
     prepare(resources.compute)
-    name, revision, origin = locate(resources.source, settings.model, settings.revision)
-    card = Card(prompt="plain", date="", dtype=settings.dtype, attention="sdpa")
-    language_model = open_model(name, revision, card, resources.compute.device)
+    source, device = resources.source, resources.compute.device
+    if source and (source / "tif.json").is_file():
+        language_model = load(source, None, device)
+        card, origin = language_model.card, {"model_sha256": folder_sha256(source)}
+        if card.repository:
+            origin |= {"model": card.repository, "revision": card.revision}
+    else:
+        name, revision, origin = locate(source, settings.model, settings.revision)
+        card = Card(prompt="plain", date="", dtype=settings.dtype, attention="sdpa")
+        language_model = open_model(name, revision, card, device)
     rows = mark(language_model, forget, settings, resources.progress)
     return Found(rows, {"version": "1", **origin})
 
