@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,8 +14,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 from tif import masks, tables
 from tif.params import NO_SOURCE
 
-AFTER_IDENTIFY = {"unlearn", "evaluate@unlearned", "report"}
-ONCE = ({"identify"} | AFTER_IDENTIFY, set())
+ONCE = ({"identify", "unlearn", "evaluate@unlearned", "report"}, set())
 NOTHING = (set(), set())
 
 
@@ -70,39 +71,52 @@ def settings(clone):
 
 
 def test_each_identifier_reruns_identify_and_what_follows(settings, masked, annotation, server):
-    def method() -> str:
-        return pq.read_schema(settings.folder / "data/spans.parquet").metadata[b"identifier"].decode()
+    """Once in full; then identify alone, and DVC's word on which stages its new outputs leave out of date."""
 
     def choose(name: str, source=NO_SOURCE, **block) -> None:
         settings.change(**{"identify.method": name, "identify.source": str(source)})
         settings.change(**{f"{name}.{key}": value for key, value in block.items()})
 
+    def identified() -> bool:
+        """Whether `dvc repro identify` runs that stage, and nothing else."""
+        output = settings.run("dvc", "repro", "identify").stdout
+        executed = re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE)
+        assert executed in ([], ["identify"])
+        return bool(executed)
+
+    def method() -> str:
+        return pq.read_schema(settings.folder / "data/spans.parquet").metadata[b"identifier"].decode()
+
+    def outdated() -> set[str]:
+        return set(json.loads(settings.run("dvc", "status", "--json").stdout))
+
     choose("distilled", annotation=str(annotation), trees=5)
     assert settings.repro() == ONCE and method() == "distilled"
     tables.write(annotation, tables.read(annotation, tables.SPANS), tables.SPANS, {"note": "another byte"})
-    executed, _ = settings.repro()
-    assert "identify" in executed and executed <= ONCE[0]
+    assert identified()
+    labelled = pq.read_table(settings.folder / "data/spans.parquet")
+    model = shutil.copy(settings.folder / "data/identifier.json", annotation.with_name("model.json"))
+    choose("distilled", annotation=str(model))
+    assert identified()
+    assert pq.read_table(settings.folder / "data/spans.parquet").equals(labelled)  # nobody to forget was labelled
 
     choose("mlm", masked)
-    assert settings.repro() == ONCE and method() == "mlm"
+    assert identified() and method() == "mlm" and outdated() == {"unlearn", "report"}
     config = masked / "config.json"
     config.write_text(config.read_text() + "\n")
-    executed, _ = settings.repro()
-    assert "identify" in executed and executed <= ONCE[0]
+    assert identified()
 
     choose("surprisal", "data/models/retain")
-    assert settings.repro() == ONCE and method() == "surprisal"
+    assert identified() and method() == "surprisal" and outdated() == {"unlearn", "report"}
 
     choose("openai", base_url=server.url)
-    assert settings.repro() == ONCE and method() == "openai"
+    assert identified() and method() == "openai" and outdated() == {"unlearn", "report"}
     asked = len(server.bodies)
     rows = pq.read_metadata(settings.folder / "data/benchmark/forget.parquet").num_rows
     assert asked == rows and not settings.run("git", "status", "--porcelain", ".dvc").stdout
     settings.change(**{"openai.prices": {"prompt": 9.0, "completion": 9.0, "batch": 1.0}})
-    executed, _ = settings.repro()
-    assert executed <= {"identify", "report"} and len(server.bodies) == asked
-    details = json.loads((settings.folder / "metrics/identify.json").read_text())
-    assert details["cost_usd"] > 0
+    assert identified() and len(server.bodies) == asked
+    assert json.loads((settings.folder / "metrics/identify.json").read_text())["cost_usd"] > 0
 
 
 @pytest.mark.parametrize(
