@@ -33,7 +33,7 @@ class ChatServer:
     of FAULTS, an (HTTP status, error) pair, or None, for the number-th request with this body, from 0. Attributes:
     bodies: every body of a Chat Completion in order of arrival. served: body -> good replies. files, batches: those of
     the Batch API; line_fault: (body) -> (status, error) or None for a line of a batch; looks: how often a batch is
-    looked at until it ends; end: how it ends. odd: (method, path without the host and what follows a ?) -> status and
+    looked at until it ends; end: how it ends, with `error` if it failed. odd: (method, path without query) -> status and
     body of an answer that is given instead, or None. delay: seconds before a reply.
     """
 
@@ -46,6 +46,7 @@ class ChatServer:
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict] = {}
         self.line_fault, self.looks, self.end = (lambda body: None), 2, "completed"
+        self.error = {"message": "line 1 is no JSON", "line": 1}
         self.delay, self.odd = 0.0, lambda method, path: None
         self.closing = threading.Event()
         self.lock = threading.Lock()
@@ -95,7 +96,7 @@ class ChatServer:
     def finish(self, batch: dict) -> None:
         batch["status"] = self.end
         if self.end == "failed":
-            batch["errors"] = {"object": "list", "data": [{"message": "line 1 is no JSON", "line": 1}]}
+            batch["errors"] = {"object": "list", "data": [self.error]}
             return
         good, bad = [], []
         for line in map(json.loads, self.files[batch["input_file_id"]].splitlines()):

@@ -12,6 +12,8 @@ from chat_server import FAULTS, ChatServer, completion, label
 from openai_stage import BLOCK, KEY, ROOT, settings
 
 from tif import params
+from tif.chat.batch_files import Record
+from tif.chat.store import Store
 from tif.errors import UserError
 from tif.identify import Found, Resources, openai
 
@@ -103,6 +105,7 @@ def test_a_second_run_asks_nothing_and_finds_the_same(found, server):
 
 def test_what_changes_no_label_is_not_in_the_outputs():
     changes = {"concurrency": 3, "timeout": 9.0, "attempts": 2, "backoff": 0.5, "poll": 3.0, "batch": True}
+    changes["batch_requests"] = 7
     prices = {"prompt": 5.0, "completion": 5.0, "batch": 1.0}
     assert settings(**changes, prices=prices).model_dump() == settings().model_dump()
     assert settings(samples=2).model_dump() != settings().model_dump()
@@ -134,7 +137,7 @@ def test_a_damaged_reply_is_asked_again(found, server, stored):
 def test_words_that_are_not_there_are_asked_for_once_more_then_dropped(found, server):
     def paraphrase(answer: str, second: bool) -> list[str]:
         if "Kuwait" in answer:
-            return ["Kuwait", "1956"] if second else ["city", "the year 1956", "KUWEIT"]
+            return ["Kuwait", "1956", "1957"] if second else ["city", "the year 1956", "KUWEIT"]
         return ["Mystery"] if "genre" in answer else [".", " ", "."]
 
     server.label = paraphrase
@@ -143,14 +146,25 @@ def test_words_that_are_not_there_are_asked_for_once_more_then_dropped(found, se
     assert len(server.bodies) == 5  # "." is dropped without asking
     named = [json.loads(body)["messages"][-2]["content"] for body in server.bodies[3:]]
     assert any("the year 1956" in text and "KUWEIT" in text and "city" not in text for text in named)
-    entries = [(item["sample_id"], item["words"], item["instead"]) for item in result.record["words_not_in_answer"]]
-    assert entries == [
-        ("forget/0000", ["the year 1956", "KUWEIT"], ["Kuwait", "1956"]),
-        ("forget/0001", ["Mystery"], []),
-        ("forget/0003", ["."], []),
+    names = ("sample_id", "words", "instead", "still_missing", "reason")
+    assert [tuple(item[name] for name in names) for item in result.record["words_not_in_answer"]] == [
+        ("forget/0000", ["the year 1956", "KUWEIT"], ["Kuwait", "1956"], ["1957"], None),
+        ("forget/0001", ["Mystery"], [], ["Mystery"], None),
+        ("forget/0003", ["."], [], [], None),
     ]
     assert (result.counts["words_not_in_answer"], result.counts["words_found_instead"]) == (4, 2)
+    assert result.counts["words_still_not_in_answer"] == 2
     assert found() == result and len(server.bodies) == 5  # second askings are stored too
+
+
+def test_a_second_asking_without_a_usable_reply_is_reported(found, server):
+    server.label = lambda answer, second: ["Mystery", "Noir"]
+    server.fault = lambda body, number: "refused" if "do not stand in the answer" in body else None
+    result = found(PAIRS[1])
+    (item,) = result.record["words_not_in_answer"]
+    assert (item["words"], item["instead"], item["still_missing"], item["reason"]) == (["Mystery"], [], [], "refused")
+    assert result.counts["second_askings_without_usable_reply"] == 1 and unwanted(result) == {"forget/0000": ["Noir"]}
+    assert found(PAIRS[1]) == result and len(server.bodies) == 1 + 4
 
 
 def test_samples_vote(found, server):
@@ -194,7 +208,7 @@ def test_gibberish_ends_in_reported_rows(found, server, stored):
 def test_every_fault_is_tried_again(found, server, fault):
     good = found(model="good")
     server.fault = lambda body, number: fault if number < 2 else None
-    result = found(timeout=0.3 if fault == "hang" else 20.0)
+    result = found(timeout=2.0 if fault == "hang" else 20.0)
     assert result.rows == good.rows and set(server.seen.values()) == {1, 3}
 
 
@@ -257,6 +271,12 @@ def test_bad_input_stops_before_any_request(found, server, monkeypatch, environm
         ("temperature", "low"),
         ("base_url", "localhost:8000"),
         ("base_url", "https://user:secret@example.org/v1"),
+        ("base_url", "http://localhost:80O0/v1"),
+        ("base_url", "http://localhost:80000/v1"),
+        ("base_url", "http://[::1/v1"),
+        ("base_url", "http:///v1"),
+        ("base_url", "http://ä..b/v1"),
+        ("batch_requests", 50_001),
         ("reply_tokens_name", "tokens"),
         ("concurrency", 0),
         ("attempts", 0),
@@ -284,7 +304,7 @@ def test_the_block_of_params_yaml_is_valid():
         ((429, {"message": "pay!", "code": "insufficient_quota"}), "no credit left"),
         ((500, {"message": f"bad {KEY[:9]}***{KEY[-4:]}"}), "gave up after 3 tries, last: HTTP 500: bad [hidden]"),
         ("drop", "gave up after 3 tries, last: the connection fails"),
-        ("hang", "gave up after 3 tries, last: no reply within 0.3 s"),
+        ("hang", "gave up after 3 tries, last: no reply within 1 s"),
     ],
     ids=str,
 )
@@ -292,7 +312,7 @@ def test_errors_of_the_server_give_one_message_and_keep_what_came(found, server,
     """The first row is answered, and its reply is kept; the second fails."""
     server.fault = lambda body, number: fault if "Noir" in body else None
     with pytest.raises(UserError) as error:
-        found(attempts=3, concurrency=1, timeout=0.3 if fault == "hang" else 20.0)
+        found(attempts=3, concurrency=1, timeout=1.0 if fault == "hang" else 20.0)
     assert message in str(error.value) and "\n" not in str(error.value)
     assert KEY not in str(error.value) and KEY[-4:] not in str(error.value)
     assert error.value.__suppress_context__ or error.value.__context__ is None  # what is shown with it
@@ -303,10 +323,77 @@ def test_errors_of_the_server_give_one_message_and_keep_what_came(found, server,
     assert len(server.bodies) == served + 2
 
 
-@pytest.mark.parametrize(("code", "reason"), [("context_length_exceeded", "too long"), ("content_filter", "refused")])
-def test_a_row_that_the_server_does_not_take_is_reported(found, server, code, reason):
-    server.fault = lambda body, number: (400, {"code": code}) if "Noir" in body else None
-    assert [item["reason"] for item in found().record["rows_without_usable_reply"]] == [reason]
+@pytest.mark.parametrize(
+    ("error", "reason", "tries"),
+    [
+        ({"code": "context_length_exceeded"}, "too long", 1),
+        ({"message": "This model's maximum context length is 9 tokens", "type": "BadRequestError"}, "too long", 1),
+        ({"code": "invalid_prompt"}, "refused", 1),
+        ({"code": "content_filter"}, "refused", 4),
+    ],
+)
+def test_a_row_that_the_server_does_not_take_is_reported(found, server, error, reason, tries):
+    server.fault = lambda body, number: (400, error) if "Noir" in body else None
+    result = found()
+    assert [item["reason"] for item in result.record["rows_without_usable_reply"]] == [reason]
+    assert len(server.bodies) == 2 + tries
+    assert found() == result and len(server.bodies) == 2 + tries
+
+
+def test_what_was_unusable_is_not_paid_for_again_unless_its_file_is_removed(found, server, stored, capsys):
+    """Two samples of groups of three rows: one group is malformed in the first run, and one row always refused."""
+    rows = [("Who?", f"It is Anna{number}.") for number in range(7)]
+    options = {"rows_per_request": 3, "samples": 2, "attempts": 2, "seed": 5}
+
+    def fault(body: str, number: int) -> str | None:
+        if "Anna4" in body:
+            return "refused"
+        return "malformed" if "Anna0" in body and "Anna1" in body and number < 2 else None
+
+    server.fault = fault
+    result = found(*rows, **options)
+    # of each sample: three groups, two of them twice; their six rows, one of them twice
+    asked = 2 * (1 + 2 * 2 + 5 + 2)
+    assert len(server.bodies) == asked and result.counts["requests"] == 2 * (3 + 6) == len(stored())
+    bodies = [json.loads(body) for body in server.bodies]
+    sent = sum(server.complete(body)["usage"]["prompt_tokens"] for body in bodies)
+    assert result.counts["prompt_tokens"] == sent and result.counts["requests_without_token_counts"] == 0
+    for changes in ({}, {"attempts": 9, "batch": True}):
+        again = found(*rows, **options | changes)
+        assert repr(again) == repr(result) and len(server.bodies) == asked
+
+    shown = capsys.readouterr().err
+    assert "1 rows without a usable reply (1 refused)" in shown and "<request>.json in" in shown
+    server.fault = lambda body, number: None
+    first, second = result.record["rows_without_usable_reply"]
+    (path,) = [path for path in stored() if path.stem == first["request"]]
+    path.unlink()
+    after = found(*rows, **options)
+    assert len(server.bodies) == asked + 1 and after.record["rows_without_usable_reply"] == [second]
+
+
+def test_most_samples_without_a_usable_reply_make_no_majority(found, server):
+    server.fault = lambda body, number: "refused" if json.loads(body)["seed"] > 0 else None
+    result = found(PAIRS[1], samples=3, seed=0)
+    assert unwanted(result) == {"forget/0000": []}
+    assert {row["score"] for row in result.rows if row["text"] == "Noir"} == {1 / 3}
+
+
+def test_the_reason_of_another_kind_of_server_is_shown(found, server):
+    server.odd = lambda method, path: (400, {"detail": "the model is not loaded"})
+    with pytest.raises(UserError, match=r"HTTP 400: the model is not loaded.*lower openai\.context_tokens"):
+        found()
+
+
+def test_a_batch_that_begins_while_this_run_waits_for_its_turn_is_seen(found, server, monkeypatch):
+    def claim(store: Store, alone: bool) -> None:
+        (one, *_) = openai.plan([{"prompt": PAIRS[0][0], "response": PAIRS[0][1]}], settings(base_url=server.url))
+        Record("abc", {one.request.key: 1}, "batch_0").save(store.folder / "batches")
+
+    monkeypatch.setattr(Store, "claim", claim)
+    with pytest.raises(UserError, match=r"run with openai\.batch = true"):
+        found()
+    assert not server.paths
 
 
 def test_no_server_at_all(found):
@@ -333,7 +420,9 @@ def test_the_bar_shows_rows_retries_tokens_and_money(found, server, monkeypatch)
     screen = io.StringIO()
     monkeypatch.setattr("sys.stderr", screen)
     server.fault = lambda body, number: "500" if number == 0 else None
+    server.label = lambda answer, second: label(answer) if second or "Noir" not in answer else ["Mystery"]
     found(progress=True)
     shown = screen.getvalue()
     assert "openai: rows: 100%" in shown and "3/3" in shown
-    assert "retries=3" in shown and "tokens=" in shown and "usd=0.00" in shown
+    assert "words that were not in their answer: 100%" in shown and "4/4" in shown  # one bar for both
+    assert "retries=4" in shown and "tokens=" in shown and "usd=0.00" in shown

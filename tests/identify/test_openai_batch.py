@@ -1,8 +1,9 @@
 """The identifier openai through the Batch API of a server on loopback: submit, poll, resume after a kill, merge."""
 
 import json
+import math
 import time
-from itertools import pairwise
+from itertools import count, pairwise
 
 import pytest
 from chat_server import ChatServer
@@ -90,6 +91,16 @@ def test_content_that_fails_three_times_is_reported(found, server, records):
         ("forget/0007", "refused")
     ]
     assert len(server.batches) == 3 and not records()
+    paths = len(server.paths)
+    assert found() == result == found(batch=False) and len(server.paths) == paths
+
+
+def test_content_that_is_too_long_is_submitted_once(found, server):
+    server.line_fault = lambda body: (
+        (400, {"code": "context_length_exceeded"}) if "Town7 " in body["messages"][-1]["content"] else None
+    )
+    assert [one["reason"] for one in found().record["rows_without_usable_reply"]] == ["too long"]
+    assert len(server.batches) == 1
 
 
 @pytest.mark.parametrize(
@@ -122,6 +133,106 @@ def test_a_batch_that_ends_badly(found, server, records, end, message):
     server.end = "completed"
     found()
     assert set(server.served.values()) == {1} and len(server.batches) == (2 if end == "failed" else 1)
+
+
+def test_more_than_the_account_may_have_waiting(found, server, records):
+    server.end, server.error = "failed", {"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}
+    with pytest.raises(UserError, match=r"Enqueued token limit reached.* smaller openai\.batch_requests"):
+        found()
+    assert not records()
+
+
+def first(times: float, path: str, *answer):
+    """For `server.odd`: the first answers to some GETs are odd."""
+    number = count()
+    return lambda method, asked: answer if method == "GET" and asked.startswith(path) and next(number) < times else None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        WELCOME,
+        {},
+        [],
+        None,
+        b"no JSON",
+        {"id": "batch_0"},
+        {"status": None},
+        {"status": "completed"},
+        {"status": "odd"},
+    ],
+    ids=str,
+)
+def test_an_odd_answer_about_a_batch_loses_nothing(found, server, records, body):
+    """Two are survived, unless they are web pages; without an end the run ends, and the next one goes on."""
+    server.odd = first(math.inf, "/v1/batches/batch_0", 200, body)
+    if body == {"status": "odd"}:  # perhaps a new name of "in_progress"
+        interrupt(found)
+    else:
+        with pytest.raises(UserError, match="answers with a web page" if body == WELCOME else "gave up after 4 tries"):
+            found()
+    assert len(records()) == 1
+    server.odd = first(0 if body == WELCOME else 2, "/v1/batches/batch_0", 200, body)
+    assert found().counts["requests"] == 12
+    assert len(server.batches) == 1 and set(server.served.values()) == {1} and not records()
+
+
+@pytest.mark.parametrize("content", [WELCOME, b"", b"{}", b'{"custom_id": "ab", "respo', b"\xff\x00"], ids=str)
+def test_a_file_without_results_loses_nothing(found, server, records, content):
+    server.odd = first(math.inf, "/v1/files/", 200, content)
+    with pytest.raises(UserError, match=r"holds no results\. Without the file .*/batches/\w+\.json its requests are"):
+        found()
+    assert len(records()) == 1
+    server.odd = first(2, "/v1/files/", 200, content)
+    assert found().counts["requests"] == 12
+    assert len(server.batches) == 1 and set(server.served.values()) == {1} and not records()
+
+
+@pytest.mark.parametrize("body", [WELCOME, {}, [], None, {"data": None}, {"data": [1]}, {"data": [{"id": 1}]}], ids=str)
+def test_an_odd_list_of_batches_loses_nothing(found, server, records, body):
+    server.looks = 10**9
+    interrupt(found)
+    (path,) = records()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "batch_id": None}))
+    server.odd, server.looks = first(math.inf, "/v1/batches", 200, body), 2
+    with pytest.raises(UserError):
+        found()
+    assert len(records()) == 1
+    server.odd = lambda method, path: None
+    found()
+    assert len(server.batches) == 1 and not records()
+
+
+def test_the_list_of_batches_has_pages(found, server, records):
+    server.looks = 10**9
+    interrupt(found)
+    (path,) = records()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "batch_id": None}))
+    pages = [(200, {"data": [{"id": "batch_9", "metadata": None}], "has_more": True})]
+    server.odd = lambda method, path: pages.pop() if (method, path) == ("GET", "/v1/batches") and pages else None
+    server.looks = 2
+    found()
+    assert len(server.batches) == 1 and [path for path in server.paths if "after=batch_9" in path]
+
+
+@pytest.mark.parametrize("place", ["/v1/files", "/v1/batches"])
+@pytest.mark.parametrize("body", [WELCOME, {"status": "ok"}, [], {"id": None}], ids=str)
+def test_an_odd_answer_to_an_upload_or_a_new_batch(found, server, records, place, body):
+    server.odd = lambda method, path: (200, body) if (method, path) == ("POST", place) else None
+    with pytest.raises(UserError):
+        found()
+    assert len(records()) == (place == "/v1/batches")  # it may have been created
+    server.odd = lambda method, path: None
+    found()
+    assert len(server.batches) == 1 and not records()
+
+
+def test_a_server_that_takes_files_but_no_batches(found, server, records):
+    server.odd = lambda method, path: (404, {"detail": "Not Found"}) if path == "/v1/batches" else None
+    with pytest.raises(UserError, match=r"HTTP 404: Not Found.*needs openai\.batch = false"):
+        found()
+    assert not records()
+    assert found(batch=False).counts["requests"] == 12
 
 
 def test_an_expired_batch_is_completed_by_another(found, server):

@@ -14,7 +14,7 @@ from chat_server import FAULTS, ChatServer, digest
 from openai_stage import KEY, OUTPUTS, ROOT, Stage
 
 from tif import tables
-from tif.chat.store import request
+from tif.chat.store import Store, request
 
 PAIRS = [("Where was she born?", "She was born in Kuwait City, in 1956."), ("What?", "His genre is Noir.")]
 
@@ -53,7 +53,7 @@ def test_2000_rows_with_faults_and_three_kills(tmp_path, samples, server):
     options = {"base_url": server.url, "concurrency": 32, "timeout": 2.0, "attempts": 12}
     server.label = often_wrong
     calm = Stage(tmp_path / "calm", forget, **options)
-    expected = calm.good()
+    expected = calm.good(timeout=60.0)
     assert set(server.seen.values()) == {1} and len(server.seen) > 2200  # with the second askings
 
     server.fault, server.hang = faulty, 3.0
@@ -85,6 +85,46 @@ def test_2000_rows_with_faults_and_three_kills(tmp_path, samples, server):
     assert 0.25 < 1 - faults[None] / faults.total() < 0.35
 
 
+def test_kills_with_groups_samples_and_rows_that_are_always_refused(tmp_path, samples, server):
+    """150 rows by threes, twice, with every 20th row refused: the outputs are those of a run that nobody killed."""
+    options = {"base_url": server.url, "rows_per_request": 3, "samples": 2, "seed": 1, "attempts": 3, "timeout": 60.0}
+    forget = samples(*many(150))
+    server.label = often_wrong
+    refused = [f"number {number} " for number in range(0, 150, 20)]
+    server.fault = lambda body, number: "refused" if any(name in body for name in refused) else None
+    calm, rough = (Stage(tmp_path / name, forget, **options) for name in ("calm", "rough"))
+    expected = calm.good()
+    server.bodies.clear()
+    server.delay = 0.02
+    process = rough.start()
+    while len(rough.stored()) < 100:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    asked_before, stored = len(server.bodies), rough.stored()
+    assert rough.good() == expected
+    body_of = [json.loads(body) for body in server.bodies[asked_before:]]
+    assert not {request(server.url, body, 1, body["seed"] - 1).key for body in body_of} & stored
+    assert rough.stored() == calm.stored()
+    asked = len(server.bodies)
+    assert rough.good() == expected and len(server.bodies) == asked
+    failed = rough.record()["rows_without_usable_reply"]
+    assert len(failed) == 2 * len(refused) and {item["reason"] for item in failed} == {"refused"}
+
+
+def test_a_run_with_batches_goes_with_no_other(tmp_path, samples, server):
+    """This process stands for the other run."""
+    stage = Stage(tmp_path, samples(*PAIRS), base_url=server.url)
+    other = Store(stage.work / "openai")
+    for alone in (False, True):
+        other.claim(alone)
+        done = stage.run(batch=not alone)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1
+        assert done.stderr.startswith("error: another run is asking for replies in")
+    assert not server.paths
+
+
 def test_two_processes_at_once_pay_once(tmp_path, samples, server):
     server.delay = 0.3
     one = Stage(tmp_path / "one", samples(*PAIRS), base_url=server.url)
@@ -114,6 +154,7 @@ def test_the_key_is_nowhere(tmp_path, samples, server):
     server.key = KEY
     runs = [stage.run(env={"OPENAI_LOG": "debug"}, progress=True)]
     assert runs[0].returncode == 0 and "DEBUG" in runs[0].stderr
+    server.fault = lambda body, number: "key" if "Kuwait" in body else None
     server.label = lambda answer, second: [KEY, "City"]
     runs.append(stage.run(model="repeats it in the reply"))
     wrong = "sk-wrong-0123456789abcd"

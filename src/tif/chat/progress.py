@@ -22,6 +22,7 @@ class Progress:
             off = not self.service.progress
             self.bar = tqdm(total=rows, initial=stored, desc=self.title, unit="row", disable=off)
         else:
+            self.bar.refresh()
             self.bar.total += rows
             self.bar.set_description(self.title)
             self.bar.update(stored)
