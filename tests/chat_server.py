@@ -33,8 +33,8 @@ class ChatServer:
     of FAULTS, an (HTTP status, error) pair, or None, for the number-th request with this body, from 0. Attributes:
     bodies: every body of a Chat Completion in order of arrival. served: body -> good replies. files, batches: those of
     the Batch API; line_fault: (body) -> (status, error) or None for a line of a batch; looks: how often a batch is
-    looked at until it ends; end: how it ends, with `error` if it failed. odd: (method, path without query) -> status and
-    body of an answer that is given instead, or None. delay: seconds before a reply.
+    looked at until it ends; end: how it ends, with `error` if it failed. odd: (method, path without query) -> status
+    and body of an answer that is given instead, or None. delay: seconds before a reply.
     """
 
     def __init__(self, key: str | None = None) -> None:

@@ -5,11 +5,13 @@ import uuid
 from collections import defaultdict
 from collections.abc import Awaitable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import openai
 
 from tif.chat import faults
-from tif.chat.batch_files import Record, chunks, read_records, read_result, write_line
+from tif.chat.batch_api import TRANSFER, Api, result_files
+from tif.chat.batch_files import Record, chunks, read_records, write_line
 from tif.chat.client import Session, checked
 from tif.chat.faults import Busy
 from tif.chat.progress import Progress
@@ -20,7 +22,6 @@ from tif.errors import UserError
 
 MOST_BYTES = 200_000_000  # the API's limit for one file
 ROUNDS = 3  # times that a request is submitted before it counts as failed
-TRANSFER = 600.0  # seconds for sending or fetching one file
 ENDS = {"completed", "failed", "expired", "cancelled"}
 
 
@@ -42,6 +43,7 @@ class _Run:
         self.session = Session(service, store, progress)
         self.service, self.store, self.progress, self.requests = service, store, progress, requests
         self.folder = store.folder / "batches"
+        self.api = Api(self.session, self.folder)
         self.problems: dict[str, Exception] = {}
         self.tries: dict[str, list[Usage]] = defaultdict(list)
         self.found: dict[str, Reply] = {}
@@ -77,7 +79,7 @@ class _Run:
 
     async def _resume(self, record: Record) -> None:
         """End a batch that an earlier run began, if that run came so far as to create it."""
-        batch_id = record.batch_id or await self.session.patiently(lambda: self._listed(record.nonce), TRANSFER)
+        batch_id = record.batch_id or await self.session.patiently(lambda: self.api.listed(record), TRANSFER)
         if batch_id is None:
             record.path(self.folder).unlink()
         else:
@@ -93,17 +95,11 @@ class _Run:
         tries = []  # those that may have created the batch
 
         async def create() -> str:
-            if tries and (batch_id := await self._listed(record.nonce)):
+            if tries and (batch_id := await self.api.listed(record)):
                 return batch_id
             tries.append(record)
-            sending = self.session.client.batches.with_raw_response.create(
-                input_file_id=file_id,
-                endpoint="/v1/chat/completions",
-                completion_window="24h",
-                metadata={"tif": record.nonce},
-            )
             try:
-                return (await self._object(sending, "id"))["id"]
+                return await self.api.create(record, file_id)
             except openai.APIStatusError as error:
                 if error.status_code < 500 and error.status_code not in (408, 409):
                     tries.pop()
@@ -111,7 +107,9 @@ class _Run:
 
         try:
             async with self.sending:
-                file_id = await self._upload(record)
+                content = b"".join(write_line(self.requests[key]) for key in keys)
+                file_id = await self.session.patiently(partial(self.api.upload, record, content), TRANSFER)
+                del content
             batch_id = await self.session.patiently(create)
         except UserError:
             if not tries:
@@ -121,43 +119,14 @@ class _Run:
         record.save(self.folder)
         await self._end(record)
 
-    async def _upload(self, record: Record) -> str:
-        file = f"{record.nonce}.jsonl", b"".join(write_line(self.requests[key]) for key in record.rows)
-        files = self.session.client.files.with_raw_response
-
-        async def send() -> str:
-            return (await self._object(files.create(file=file, purpose="batch", timeout=TRANSFER), "id"))["id"]
-
-        return await self.session.patiently(send, TRANSFER)
-
-    async def _listed(self, nonce: str) -> str | None:
-        after = {}
-        while True:
-            sending = self.session.client.batches.with_raw_response.list(limit=100, **after)
-            page = await self._object(sending)
-            if not isinstance(page.get("data"), list) or not all(_has_texts(batch, "id") for batch in page["data"]):
-                raise Busy("the list of batches is none")
-            for batch in page["data"]:
-                if isinstance(batch.get("metadata"), dict) and batch["metadata"].get("tif") == nonce:
-                    return batch["id"]
-            if not page["data"] or not page.get("has_more"):
-                return None
-            after = {"after": page["data"][-1]["id"]}
-
-    async def _object(self, sending: Awaitable, *names: str) -> dict:
-        """The JSON object of a response, with texts under some names. Raises Busy for anything but that or HTML."""
-        try:
-            body = self.session.body(await sending)
-        except Unusable:
-            body = None
-        if not _has_texts(body, *names):
-            raise Busy("an answer that is none of this API")
-        return body
-
     async def _end(self, record: Record) -> None:
         """Wait for a batch, keep its replies, forget its record."""
-        batch = await self._wait(record)
-        for file in _files(batch):
+        while (batch := await self.session.patiently(lambda: self.api.look(record)))["status"] not in ENDS:
+            counts = batch.get("request_counts")
+            done = f" {counts.get('completed')}/{counts.get('total')}" if isinstance(counts, dict) else ""
+            self.progress.state(f"batch {batch['status']}{done}")
+            await asyncio.sleep(self.service.poll)
+        for file in result_files(batch):
             await self._keep(record, file)
         status = batch["status"]
         for key in record.rows:
@@ -173,7 +142,7 @@ class _Run:
 
     def _refused(self, record: Record, errors: object) -> UserError:
         listed = errors.get("data") if isinstance(errors, dict) else None
-        reasons = [faults.reason(error) for error in listed or []] if isinstance(listed, list | None) else []
+        reasons = [faults.reason(error) for error in listed] if isinstance(listed, list) else []
         why = faults.said("; ".join(message for _, message in reasons[:3]) or "no reason given", self.service.key)
         hint = ""
         if any(code == "token_limit_exceeded" for code, _ in reasons):
@@ -183,41 +152,9 @@ class _Run:
             )
         return UserError(f"{self.service.name} refuses the batch {record.batch_id}: {why}{hint}")
 
-    async def _wait(self, record: Record) -> dict:
-        async def look() -> dict:
-            try:
-                sending = self.session.client.batches.with_raw_response.retrieve(record.batch_id)
-                batch = await self._object(sending, "status")
-            except openai.NotFoundError:
-                raise UserError(
-                    f"{self.service.name} does not know the batch {record.batch_id}: it was deleted, or belongs to"
-                    f" another key. {self._anew(record)}"
-                ) from None
-            if batch["status"] == "completed" and not _files(batch):
-                raise Busy(f"the batch {record.batch_id} is completed without results. {self._anew(record)}")
-            return batch
-
-        while True:
-            batch = await self.session.patiently(look)
-            if batch["status"] in ENDS:
-                return batch
-            counts = batch.get("request_counts")
-            done = f" {counts.get('completed')}/{counts.get('total')}" if isinstance(counts, dict) else ""
-            self.progress.state(f"batch {batch['status']}{done}")
-            await asyncio.sleep(self.service.poll)
-
     async def _keep(self, record: Record, file: str) -> None:
         """Store every usable reply of an output or error file, and note why the others are not."""
-
-        async def fetch() -> list[tuple[str, int, object]]:
-            fetched = await self.session.client.files.content(file, timeout=TRANSFER)
-            lines = fetched.content.decode("utf-8", "replace").split("\n")
-            results = [read_result(line) for line in lines if line.strip()]
-            if not results or any(key is None for key, _, _ in results):
-                raise Busy(f"the file {file} of the batch {record.batch_id} holds no results. {self._anew(record)}")
-            return results
-
-        for key, status, body in await self.session.patiently(fetch, TRANSFER):
+        for key, status, body in await self.session.patiently(lambda: self.api.results(record, file), TRANSFER):
             if key not in record.rows:
                 continue
             try:
@@ -234,17 +171,6 @@ class _Run:
                     self._give_up(key, problem)
             else:
                 self.store.put(key, reply)
-
-    def _anew(self, record: Record) -> str:
-        return f"Without the file {record.path(self.folder)} its requests are submitted anew"
-
-
-def _has_texts(value: object, *names: str) -> bool:
-    return isinstance(value, dict) and all(value.get(name) and isinstance(value[name], str) for name in names)
-
-
-def _files(batch: dict) -> list[str]:
-    return [batch[name] for name in ("output_file_id", "error_file_id") if _has_texts(batch, name)]
 
 
 async def _together(batches: Iterator[Awaitable[None]]) -> None:
