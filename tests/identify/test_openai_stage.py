@@ -53,7 +53,7 @@ def test_2000_rows_with_faults_and_three_kills(tmp_path, samples, server):
     options = {"base_url": server.url, "concurrency": 32, "timeout": 2.0, "attempts": 12}
     server.label = often_wrong
     calm = Stage(tmp_path / "calm", forget, **options)
-    expected = calm.good(timeout=60.0)
+    expected = calm.good(timeout=60.0, concurrency=8)
     assert set(server.seen.values()) == {1} and len(server.seen) > 2200  # with the second askings
 
     server.fault, server.hang = faulty, 3.0
