@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from tif import masks, tables
-from tif.identify import file
+from tif.annotations import read_json_lines
 from tif.masks import Finding
 
 REAL = Path(__file__).parents[2] / "shared" / "tofu"
@@ -112,7 +112,7 @@ def test_published_spans(forget, without):
     if not REAL.is_dir():
         pytest.skip(f"the real TOFU files are not at {REAL}")
     path = REAL / f"{forget}_words_gpt.jsonl"
-    annotation = file._read(path, path.read_bytes(), "target_words")
+    annotation = read_json_lines(path, "target_words")
     texts = {f"forget/{number:04d}": answer for number, (_, answer) in enumerate(annotation)}
     rows = [
         span(start, end, sample_id)

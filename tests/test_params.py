@@ -102,7 +102,9 @@ def test_choose_imports_one_module_by_its_name():
 
 @pytest.mark.parametrize("name", ["golf", "__init__", "gold.py", "", "../params"])
 def test_choose_knows_only_what_is_there(name):
-    with pytest.raises(UserError, match=r"identify\.method = .* is unknown.*known: all, distilled, file, frequency, gold, mlm, "):
+    with pytest.raises(
+        UserError, match=r"identify\.method = .* is unknown.*known: all, distilled, file, frequency, gold, mlm, "
+    ):
         params.choose("identify", name, "identify.method")
 
 

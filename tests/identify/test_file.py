@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tif.annotations import read_json_lines
 from tif.errors import UserError
 from tif.identify import Resources, file
 from tif.params import validate
@@ -146,5 +147,5 @@ def test_the_published_annotation_is_read_whole():
         pytest.skip(f"the real TOFU files are not at {REAL}")
     for forget, rows, without in (("forget05", 200, 4), ("forget10", 400, 12)):
         path = REAL / f"{forget}_words_gpt.jsonl"
-        spans = file._read(path, path.read_bytes(), "target_words")
+        spans = read_json_lines(path, "target_words")
         assert (len(spans), sum(not some for some in spans.values())) == (rows, without)
