@@ -203,7 +203,7 @@ def test_shares_by_hand(examples):
 def test_a_batch_moves_as_a_whole(examples):
     batch = collate(examples).to("meta")
     tensors = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
-    assert len(tensors) == 7
+    assert len(tensors) == 11
     assert all(tensor.device.type == "meta" for tensor in tensors)
 
 

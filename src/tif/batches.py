@@ -51,16 +51,22 @@ class Example:
 
     ids: [L] token ids. start: position of the first answer token; A = L - start counts end of sequence.
     offsets: A pairs (start, end) of characters in the answer; (n, n) for end of sequence.
-    unwanted: bool [A] or None. reference_logit: [A] or None. forget: whether it is a forget sample.
+    forget: whether it is a forget sample. refusal: the sample again with an "I don't know" answer, or None.
+    unwanted: bool [A]. score: [A] soft weight in [0, 1]. reference_logit, reference_logprob: [A] under the target
+    model. reference_hidden: [A, d] what the target model computed there (see `tif.methods.Needs`). Each may be None.
     """
 
     sample_id: str
     ids: Tensor
     start: int
     offsets: list[Span]
-    unwanted: Tensor | None = None
-    reference_logit: Tensor | None = None
     forget: bool = False
+    refusal: "Example | None" = None
+    unwanted: Tensor | None = None
+    score: Tensor | None = None
+    reference_logit: Tensor | None = None
+    reference_logprob: Tensor | None = None
+    reference_hidden: Tensor | None = None
 
 
 def encode(
@@ -87,30 +93,38 @@ def encode(
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch of B rows of length L with N answer tokens.
+    """A micro-batch of B rows of length L with N answer tokens; a sample with a refusal takes two rows.
 
     input_ids: [B, L]. row, column: int64 [N], where the hidden state that predicts the token stands.
-    label: int64 [N], the answer token. sample: int64 [N], row of the micro-batch, as an id.
-    forget, unwanted: bool [N]. reference_logit: [N], 0 where there is none.
-    sample_share: forget rows here / forget rows in the effective batch.
-    token_share: other rows' answer tokens here / the same in the effective batch.
-    sample_ids: of the B rows.
+    label: int64 [N], the answer token. sample: int64 [N], which of the S samples it belongs to.
+    forget, retain, refusal: bool [N], whose answer it is; exactly one of them is true.
+    unwanted: bool [N]. score, reference_logit, reference_logprob: [N], 0 where there is none.
+    reference_hidden: [N, d], 0 where there is none, or None where no row has one.
+    sample_share: forget samples here / forget samples in the effective batch.
+    forget_token_share: tokens of forget answers here / the same in the effective batch. token_share: of retain answers.
+    sample_ids: of the S samples.
     """
 
     input_ids: Tensor
     row: Tensor
     column: Tensor
     label: Tensor
+    sample: Tensor
     forget: Tensor
+    refusal: Tensor
     unwanted: Tensor
+    score: Tensor
     reference_logit: Tensor
+    reference_logprob: Tensor
+    reference_hidden: Tensor | None
     sample_share: float
+    forget_token_share: float
     token_share: float
     sample_ids: tuple[str, ...]
 
     @property
-    def sample(self) -> Tensor:
-        return self.row
+    def retain(self) -> Tensor:
+        return ~(self.forget | self.refusal)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device."""
@@ -118,23 +132,37 @@ class Batch:
         return replace(self, **moved)
 
 
-def collate(examples: Sequence[Example], sample_share: float = 1.0, token_share: float = 1.0) -> Batch:
+def collate(
+    examples: Sequence[Example],
+    sample_share: float = 1.0,
+    forget_token_share: float = 1.0,
+    token_share: float = 1.0,
+) -> Batch:
     """Pad examples to the longest of them and gather their answer tokens."""
-    input_ids = pad_sequence([example.ids for example in examples], batch_first=True)
-    answers = torch.tensor([len(example.ids) - example.start for example in examples])
-    starts = torch.tensor([example.start for example in examples])
-    row = torch.repeat_interleave(torch.arange(len(examples)), answers)
+    refusals = [(index, example.refusal) for index, example in enumerate(examples) if example.refusal is not None]
+    rows = [*examples, *(refusal for _, refusal in refusals)]
+    input_ids = pad_sequence([example.ids for example in rows], batch_first=True)
+    answers = torch.tensor([len(example.ids) - example.start for example in rows])
+    starts = torch.tensor([example.start for example in rows])
+    row = torch.repeat_interleave(torch.arange(len(rows)), answers)
     first = torch.repeat_interleave(answers.cumsum(0) - answers, answers)
     position = starts[row] + torch.arange(len(row)) - first
+    is_refusal = row >= len(examples)
     return Batch(
         input_ids=input_ids,
         row=row,
         column=position - 1,
         label=input_ids[row, position],
-        forget=torch.tensor([example.forget for example in examples])[row],
-        unwanted=_gather([example.unwanted for example in examples], answers, torch.bool),
-        reference_logit=_gather([example.reference_logit for example in examples], answers, torch.float32),
+        sample=torch.tensor([*range(len(examples)), *(index for index, _ in refusals)])[row],
+        forget=torch.tensor([example.forget for example in rows])[row] & ~is_refusal,
+        refusal=is_refusal,
+        unwanted=_gather([example.unwanted for example in rows], answers, torch.bool),
+        score=_gather([example.score for example in rows], answers, torch.float32),
+        reference_logit=_gather([example.reference_logit for example in rows], answers, torch.float32),
+        reference_logprob=_gather([example.reference_logprob for example in rows], answers, torch.float32),
+        reference_hidden=_gather_hidden([example.reference_hidden for example in rows], answers),
         sample_share=sample_share,
+        forget_token_share=forget_token_share,
         token_share=token_share,
         sample_ids=tuple(example.sample_id for example in examples),
     )
@@ -146,28 +174,43 @@ def _gather(parts: list[Tensor | None], answers: Tensor, dtype: torch.dtype) -> 
     )
 
 
-def micro_batches(examples: Sequence[Example], size: int) -> list[Batch]:
-    """Cut an effective batch into micro-batches of at most `size` rows of similar length.
+def _gather_hidden(parts: list[Tensor | None], answers: Tensor) -> Tensor | None:
+    known = next((part for part in parts if part is not None), None)
+    if known is None:
+        return None
+    return torch.cat(
+        [known.new_zeros(int(n), known.shape[1]) if part is None else part for part, n in zip(parts, answers)]
+    )
 
-    Sorting by length first removes most of the padding; the shares make the sum of the micro-batches' losses equal
-    to the loss of the whole batch.
+
+def micro_batches(examples: Sequence[Example], size: int, rank: int = 0, processes: int = 1) -> list[Batch]:
+    """Cut one process's part of an effective batch into micro-batches of at most `size` rows of similar length.
+
+    Sorting by length first removes most of the padding; the shares make the sum of the losses of all micro-batches of
+    all processes equal to the loss of the whole batch. Every process gets equally many micro-batches, as collective
+    operations need: one that would have fewer gets a duplicate whose shares are 0. A sample and its refusal are never
+    separated, so a micro-batch of size 1 may have two rows.
     """
+    rows = 2 if any(example.refusal is not None for example in examples) else 1
+    size = max(1, size // rows)
     ordered = sorted(examples, key=lambda example: len(example.ids))
-    parts = [ordered[i : i + size] for i in range(0, len(ordered), size)]
-    forget = sum(example.forget for example in examples)
-    tokens = sum(_other_tokens(example) for example in examples)
+    longest = -(-len(ordered) // processes)  # samples of process 0
+    mine = ordered[rank::processes]
+    parts = [mine[i : i + size] for i in range(0, longest, size)]
+    totals = _counts(examples)
     return [
-        collate(
-            part,
-            sample_share=sum(example.forget for example in part) / max(forget, 1),
-            token_share=sum(_other_tokens(example) for example in part) / max(tokens, 1),
-        )
+        collate(part, *(here / max(all_, 1) for here, all_ in zip(_counts(part), totals)))
+        if part
+        else collate(ordered[:1], 0.0, 0.0, 0.0)
         for part in parts
     ]
 
 
-def _other_tokens(example: Example) -> int:
-    return 0 if example.forget else len(example.ids) - example.start
+def _counts(examples: Sequence[Example]) -> tuple[int, int, int]:
+    """Forget samples, tokens of their answers, and tokens of the other answers."""
+    forget = [len(example.ids) - example.start for example in examples if example.forget]
+    other = [len(example.ids) - example.start for example in examples if not example.forget]
+    return len(forget), sum(forget), sum(other)
 
 
 def token_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -45,6 +45,7 @@ def score(language_model: LanguageModel, examples: Sequence[Example], progress: 
     with tqdm(total=len(examples), desc=title, unit="answer", disable=not progress) as bar:
         for indices in batches:
             tokens = answer_tokens(model, collate([examples[i] for i in indices]).to(model.device))
+            dots = tokens.logit()
             where = np.concatenate([np.arange(bounds[i], bounds[i + 1]) for i in indices])
             step = max(1, LOGIT_BUDGET // tokens.head.weight.shape[0])
             for part in range(0, len(where), step):
@@ -52,7 +53,9 @@ def score(language_model: LanguageModel, examples: Sequence[Example], progress: 
                 label = tokens.label[part : part + step]
                 true = rows.gather(1, label[:, None])[:, 0]
                 at = where[part : part + step]
-                logit[at] = true.cpu().numpy()
+                # a head of fewer bits rounds its logits; training does not, and margins compare with this
+                exact = true if tokens.head.weight.dtype == torch.float32 else dots[part : part + step]
+                logit[at] = exact.cpu().numpy()
                 logprob[at] = (true - rows.logsumexp(-1)).cpu().numpy()
                 hit[at] = (rows.argmax(-1) == label).cpu().numpy()
             bar.update(len(indices))

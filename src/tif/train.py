@@ -2,10 +2,15 @@
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
 from tif.batches import Batch, Example, micro_batches
@@ -36,35 +41,126 @@ class Optimisation(Block):
     seed: int = Field(ge=0)
 
 
-class FlatTrainer(Trainer):
-    """Trainer whose batch is one effective batch, cut into micro-batches of similar length.
+class Learner(Protocol):
+    """What a method learns beside the model, such as token weights; its `objective` collects gradients for it."""
 
-    The step's loss is the sum of its micro-batches' shares, so it does not depend on how the batch is cut.
+    def objective(self, tokens: AnswerTokens, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Objective`."""
+
+    def after_step(self, step: int, sum_over_processes: Callable[[Tensor], Tensor]) -> None:
+        """Called when all micro-batches of a step have been seen, before the model's own update."""
+
+    def state_dict(self) -> dict:
+        """Everything that a resumed run needs, as tensors and plain values."""
+
+    def load_state_dict(self, state: dict) -> None:
+        """Put back what `state_dict` gave."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which samples a step takes, a pure function of seed and step, so that a resumed run goes on as it would have.
+
+    Every epoch is a new permutation of the `examples`. Every step also takes as many of the `others` as it takes of
+    the examples, in a permutation that is new every time they run out.
     """
 
-    def __init__(self, objective: Objective, **arguments) -> None:
-        super().__init__(**arguments)
+    examples: Sequence[Example]
+    others: Sequence[Example]
+    batch: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.examples) // self.batch)
+
+    def samples(self, step: int) -> list[Example]:
+        """The effective batch of a step, counted from 0 over all epochs."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = _permutation(len(self.examples), self.seed + epoch, 0)
+        part = [self.examples[i] for i in order[place * self.batch :][: self.batch]]
+        first = epoch * len(self.examples) + place * self.batch
+        return part + [self._other(first + i) for i in range(len(part)) if self.others]
+
+    def _other(self, number: int) -> Example:
+        turn, place = divmod(number, len(self.others))
+        return self.others[_permutation(len(self.others), self.seed, turn)[place]]
+
+
+@lru_cache(maxsize=64)
+def _permutation(size: int, seed: int, turn: int) -> list[int]:
+    """The permutation number `turn` (0, 1, ...) of a generator."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(turn):
+        torch.randperm(size, generator=generator)
+    return torch.randperm(size, generator=generator).tolist()
+
+
+class FlatTrainer(Trainer):
+    """Trainer whose steps are effective batches of a schedule, cut into micro-batches of similar length.
+
+    The step's loss is the sum of its micro-batches' shares over all processes, so it depends neither on how the batch
+    is cut nor on how many processes there are.
+    """
+
+    def __init__(
+        self,
+        language_model: LanguageModel,
+        schedule: Schedule,
+        micro_batch: int,
+        objective: Objective,
+        learner: Learner | None,
+        forward: Callable[[PreTrainedModel, Batch], AnswerTokens],
+        **arguments,
+    ) -> None:
+        super().__init__(
+            model=language_model.model, train_dataset=range(schedule.steps_per_epoch), data_collator=list, **arguments
+        )
+        self.tokenizer = language_model.tokenizer
+        self.schedule = schedule
+        self.micro_batch = micro_batch
         self.objective = objective
+        self.learner = learner
+        self.forward = forward
         self.log_rows: list[dict[str, float]] = []
 
-    def training_step(self, model: PreTrainedModel, inputs: list[Batch], num_items_in_batch=None) -> Tensor:
+    def get_train_dataloader(self) -> DataLoader:
+        """Numbers of an epoch's steps; every process takes its part of each step itself (see `training_step`)."""
+        return DataLoader(self.train_dataset, collate_fn=self.data_collator)
+
+    def training_step(self, model: torch.nn.Module, inputs: list[int], num_items_in_batch=None) -> Tensor:
         """Forward and backward over one effective batch; returns its loss. Raises UserError when it is not finite."""
         model.train()
+        step = self.state.global_step
+        batches = micro_batches(
+            self.schedule.samples(step), self.micro_batch, self.args.process_index, self.args.world_size
+        )
         total = torch.zeros((), device=self.args.device)
         logged: dict[str, Tensor] = {}
-        for batch in inputs:
-            batch = batch.to(self.args.device)
-            tokens = answer_tokens(model, batch)
-            loss, terms = self.objective(tokens, batch)
-            if not torch.isfinite(loss):
-                raise UserError(self._not_finite(tokens, batch))
-            self.accelerator.backward(loss)
+        for batch in batches:
+            last = batch is batches[-1]
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                loss, terms = model(call=partial(self._share, batch.to(self.args.device)))
+                # what runs in several processes averages the gradients; the shares are made to be summed
+                self.accelerator.backward(loss * self.args.world_size)
             total += loss.detach()
             for name, value in terms.items():
-                logged[name] = logged.get(name, 0) + value.detach()
-        values = {name: float(value) for name, value in logged.items()}
-        self.log_rows.append({"step": self.state.global_step, "loss": float(total), **values})
+                logged[name] = logged.get(name, 0) + value.detach().float()
+        if self.learner:
+            self.learner.after_step(step, self._sum_over_processes)
+        values = self._sum_over_processes(torch.stack([total, *logged.values()])).tolist()
+        self.log_rows.append({"step": step, **dict(zip(["loss", *logged], values, strict=True))})
         return total
+
+    def _share(self, batch: Batch, model: PreTrainedModel) -> tuple[Tensor, dict[str, Tensor]]:
+        tokens = self.forward(model, batch)
+        loss, terms = self.objective(tokens, batch)
+        if not torch.isfinite(loss):
+            raise UserError(self._not_finite(tokens, batch))
+        return loss, terms
+
+    def _sum_over_processes(self, values: Tensor) -> Tensor:
+        return self.accelerator.reduce(values, "sum") if self.args.world_size > 1 else values
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Print nothing: `log_rows` holds every step, and times do not belong to the output."""
@@ -72,10 +168,13 @@ class FlatTrainer(Trainer):
     def _not_finite(self, tokens: AnswerTokens, batch: Batch) -> str:
         everywhere = torch.ones_like(batch.forget)
         with torch.no_grad():
-            scores = tokens.hidden.sum(-1) + tokens.logit() + tokens.nll(everywhere) + batch.reference_logit
+            scores = tokens.hidden.sum(-1) + tokens.logit() + tokens.nll(everywhere)
+            scores = scores + batch.reference_logit + batch.reference_logprob + batch.score
         bad = ~torch.isfinite(scores)
         if bad.any():
-            sample = batch.sample_ids[int(batch.row[bad.nonzero()[0, 0]])]
+            first = int(bad.nonzero()[0, 0])
+            token = self.tokenizer.decode([int(batch.label[first])])
+            sample = f"{batch.sample_ids[int(batch.sample[first])]}, token {int(batch.column[first]) + 1} ({token!r})"
         else:  # every token's score is finite, so their sum is not
             sample = f"one of {', '.join(batch.sample_ids)}"
         return f"the loss is not finite at step {self.state.global_step}, sample {sample}; nothing was saved. {REMEDY}"
@@ -90,26 +189,25 @@ def train(
     progress: bool,
     others: Sequence[Example] = (),
     after_epoch: Callable[[int], None] | None = None,
+    learner: Learner | None = None,
+    forward: Callable[[PreTrainedModel, Batch], AnswerTokens] = answer_tokens,
 ) -> list[dict[str, float]]:
     """Train the model in place.
 
     examples: one epoch's samples. others: samples of which each step takes as many as it takes of `examples` (the
-    retain term), in a seeded order that is new every time they run out. after_epoch: called with the number of
-    epochs done. Returns one row of logged values per optimiser step.
+    retain term); see `Schedule`. after_epoch: called with the number of epochs done. learner: trained beside the model.
+    forward: makes a micro-batch's answer tokens. Returns one row of logged values per optimiser step.
     """
-    other = _endless(others, optimisation.seed)
-
-    def collate_step(part: Sequence[Example]) -> list[Batch]:
-        return micro_batches([*part, *(next(other) for _ in part if others)], optimisation.micro_batch)
-
-    with tempfile.TemporaryDirectory() as scratch:
+    schedule = Schedule(examples, others, optimisation.batch, optimisation.seed)
+    model = language_model.model
+    with tempfile.TemporaryDirectory() as scratch, _callable(model):
         arguments = TrainingArguments(
             output_dir=scratch,
             num_train_epochs=optimisation.epochs,
-            per_device_train_batch_size=optimisation.batch,
+            per_device_train_batch_size=1,
             learning_rate=optimisation.lr,
             weight_decay=optimisation.weight_decay,
-            warmup_steps=_warmup_steps(len(examples), optimisation),
+            warmup_steps=round(schedule.steps_per_epoch * optimisation.epochs * optimisation.warmup),
             max_grad_norm=optimisation.max_grad_norm,
             lr_scheduler_type="linear",
             seed=optimisation.seed,
@@ -122,29 +220,35 @@ def train(
             disable_tqdm=not progress,
         )
         trainer = FlatTrainer(
+            language_model,
+            schedule,
+            optimisation.micro_batch,
             objective,
-            model=language_model.model,
+            learner,
+            forward,
             args=arguments,
-            train_dataset=list(examples),
-            data_collator=collate_step,
             callbacks=[_AfterEpoch(after_epoch)],
         )
-        if trainer.args.n_gpu > 1 or trainer.args.world_size > 1:
+        if trainer.args.n_gpu > 1:
             raise UserError("training runs on one device; set CUDA_VISIBLE_DEVICES to one of them")
         trainer.train()
-    language_model.model.eval()
+    model.eval()
     return trainer.log_rows
 
 
-def _warmup_steps(samples: int, optimisation: Optimisation) -> int:
-    steps = -(-samples // optimisation.batch) * optimisation.epochs
-    return round(steps * optimisation.warmup)
+@contextmanager
+def _callable(model: PreTrainedModel) -> Iterator[None]:
+    """Let `model(call=function)` be function(model), run inside the hooks that data parallel wrappers need."""
+    plain = model.forward
 
+    def forward(*args, call: Callable | None = None, **kwargs):
+        return call(model) if call else plain(*args, **kwargs)
 
-def _endless(examples: Sequence[Example], seed: int) -> Iterator[Example]:
-    generator = torch.Generator().manual_seed(seed)
-    while examples:
-        yield from (examples[i] for i in torch.randperm(len(examples), generator=generator).tolist())
+    model.forward = forward
+    try:
+        yield
+    finally:
+        del model.forward
 
 
 class _AfterEpoch(TrainerCallback):

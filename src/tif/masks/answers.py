@@ -39,6 +39,20 @@ def project(text: str, spans: Sequence[Span], offsets: Sequence[Span]) -> list[b
     return [any(marked[start:end]) for start, end in offsets]
 
 
+def soften(text: str, scored: Sequence[tuple[int, int, float]], offsets: Sequence[Span]) -> list[float]:
+    """Soft weight of every token of an answer: the highest score among the words it overlaps, 0 where there is none.
+
+    scored: (start, end, score) of every word, score in [0, 1]. text, offsets, errors: see `project`.
+    """
+    character = [0.0] * len(text)
+    for start, end, score in scored:
+        for place, inside in enumerate(mark(text, [(start, end)])[start:end], start):
+            character[place] = max(character[place], score * inside)
+    if any(not 0 <= start <= end <= len(text) for start, end in offsets):
+        raise ValueError(f"a token offset lies outside the answer of {len(text)} characters")
+    return [max(character[start:end], default=0.0) for start, end in offsets]
+
+
 def mark(text: str, spans: Sequence[Span]) -> list[bool]:
     """One bool a character of `text`: inside a span and not white space. Raises ValueError for a span outside it."""
     marked = [False] * len(text)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tif.batches import Batch
 from tif.losses import logit_preference_loss, preservation_loss
+from tif.methods import Needs
 from tif.models import AnswerTokens
 from tif.params import Block
 
@@ -21,6 +22,11 @@ class Settings(Block):
     retain: float = Field(ge=0)
 
 
+def needs(settings: Settings) -> Needs:
+    """Retain samples, with a retain term only."""
+    return Needs(retain=settings.retain > 0)
+
+
 def objective(tokens: AnswerTokens, batch: Batch, settings: Settings) -> tuple[Tensor, dict[str, Tensor]]:
     """The micro-batch's share of the TPO loss, and its share of the values to log.
 
@@ -30,7 +36,7 @@ def objective(tokens: AnswerTokens, batch: Batch, settings: Settings) -> tuple[T
     """
     forget = batch.forget
     general = forget & ~batch.unwanted
-    logit, nll = tokens.logit(), tokens.nll(general | ~forget)
+    logit, nll = tokens.logit(), tokens.nll(general | batch.retain)
 
     part = [values[forget] for values in (logit, batch.reference_logit, batch.unwanted, batch.sample)]
     lpl = logit_preference_loss(*part, settings.beta)
@@ -43,7 +49,7 @@ def objective(tokens: AnswerTokens, batch: Batch, settings: Settings) -> tuple[T
         "general_nll": batch.sample_share * _mean(nll, general),
     }
     if settings.retain:
-        retain_nll = batch.token_share * _mean(nll, ~forget)
+        retain_nll = batch.token_share * _mean(nll, batch.retain)
         loss = loss + settings.retain * retain_nll
         terms["retain_nll"] = retain_nll
     return loss, terms
