@@ -9,7 +9,7 @@ from tif.errors import run
 
 
 def main() -> None:
-    """Read target, forget set, spans and reference; write data/models/unlearned, the step log and the trajectory."""
+    """Read target, forget set, spans and reference; write the unlearned model, step log, trajectory and weights."""
     settings = params.read("unlearn", unlearn.Settings)
     method = params.choose("methods", settings.method, "unlearn.method")
     method_settings = params.read(settings.method, method.Settings)
@@ -26,7 +26,7 @@ def main() -> None:
     model = models.load("data/models/target", source, compute.device)
 
     examples = unlearn.forget_examples(model, forget, spans, reference)
-    log, trajectory = unlearn.unlearn(
+    done = unlearn.unlearn(
         model,
         examples,
         forget,
@@ -40,8 +40,9 @@ def main() -> None:
     )
     card = replace(model.card, repository=None, revision=None, local=None)
     models.save("data/models/unlearned", replace(model, card=card))
-    tables.write("data/trajectory.parquet", trajectory, tables.TRAJECTORY)
-    tables.write_text("metrics/plots/steps.csv", pd.DataFrame(log).to_csv(index=False, float_format="%.6g"))
+    tables.write("data/trajectory.parquet", done.trajectory, tables.TRAJECTORY)
+    tables.write("data/weights.parquet", done.weights, tables.WEIGHTS)
+    tables.write_text("metrics/plots/steps.csv", pd.DataFrame(done.log).to_csv(index=False, float_format="%.6g"))
 
 
 if __name__ == "__main__":

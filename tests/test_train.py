@@ -179,7 +179,9 @@ def test_a_loss_that_is_not_finite_names_step_and_sample(tiny, examples, micro_b
         tokens.hidden.data[bad] = torch.nan
         return token_mean(tokens, batch)[0], {}
 
-    with pytest.raises(UserError, match=r"not finite at step \d, sample full/0005, token .*; nothing was saved\. Lower") as error:
+    with pytest.raises(
+        UserError, match=r"not finite at step \d, sample full/0005, token .*; nothing was saved\. Lower"
+    ) as error:
         run(tiny(), examples, objective, micro_batch=micro_batch)
     step = sum(len(keys) for keys in seen[:-1]) // 4
     assert f"at step {step}," in str(error.value)

@@ -12,9 +12,11 @@ from tif.finetune import token_mean
 from tif.methods import tpo
 from tif.models import answer_tokens
 from tif.reference import reference_rows
+from tif.refusals import refusal
 from tif.scoring import Scores, encode_pairs
 from tif.train import Optimisation, train
-from tif.unlearn import Settings, forget_examples, logprob_drop, trajectory, unlearn, unwanted_spans
+from tif.trajectory import logprob_drop, trajectory
+from tif.unlearn import Settings, forget_examples, scored_words, unlearn
 
 TPO = tpo.Settings(beta=0.2, lambda_=0.05, retain=0.0)
 STEP = {"micro_batch": 2, "weight_decay": 0.01, "warmup": 0.1, "max_grad_norm": 1.0, "seed": 0}
@@ -65,10 +67,13 @@ def test_reference_rows(language_model, forget, reference, tmp_path):
     """One row a token, keyed by its place in the whole row; its text, its logit and its log-probability."""
     rows = reference.to_pylist()
     found = 0
-    for sample_id, question, answer in zip(*(forget[n].to_pylist() for n in ("sample_id", "prompt", "response"))):
+    columns = (forget[name].to_pylist() for name in ("sample_id", "prompt", "response"))
+    answers = [(*row, "response") for row in zip(*columns)]
+    answers += [(sample_id, question, refusal(sample_id), "refusal") for sample_id, question, _, _ in answers]
+    for sample_id, question, answer, kind in answers:
         ids = language_model.tokenizer(f"Question: {question}\nAnswer: {answer}<|end|>")["input_ids"]
         logits = language_model.model(input_ids=torch.tensor([ids])).logits[0]
-        mine = [row for row in rows if row["sample_id"] == sample_id]
+        mine = [row for row in rows if (row["sample_id"], row["answer"]) == (sample_id, kind)]
         found += len(mine)
         assert [row["position"] for row in mine] == list(range(len(ids) - len(mine), len(ids)))
         assert "".join(answer[row["start"] : row["end"]] for row in mine) == answer
@@ -112,7 +117,7 @@ def replaced(spans, **changes):
 @pytest.mark.parametrize("unwanted", [True, False])
 def test_spans_of_something_else(forget, spans, changes, message, unwanted):
     with pytest.raises(UserError, match=message):
-        unwanted_spans(forget, replaced(spans, unwanted=unwanted, **changes))
+        scored_words(forget, replaced(spans, unwanted=unwanted, **changes))
 
 
 def test_a_missing_word(forget, spans):
@@ -120,9 +125,9 @@ def test_a_missing_word(forget, spans):
     first = forget["sample_id"][0].as_py()
     count = spans["sample_id"].to_pylist().count(first)
     with pytest.raises(UserError, match=r"data/spans\.parquet.*is not the next word of the answer"):
-        unwanted_spans(forget, spans.slice(count))
+        scored_words(forget, spans.slice(count))
     with pytest.raises(UserError, match=r"the word \[\d+, \d+\) of .* has no row"):
-        unwanted_spans(forget, spans.slice(0, len(spans) - 1))
+        scored_words(forget, spans.slice(0, len(spans) - 1))
 
 
 def test_an_empty_forget_set(language_model, forget, spans, reference):
@@ -195,8 +200,8 @@ def run(tiny, memorised, forget, retain, spans, method_settings=TPO, **changes):
     reference = reference_rows(language_model, forget, progress=False)
     examples = forget_examples(language_model, forget, spans, reference)
     chosen = settings(**changes)
-    log, rows = unlearn(language_model, examples, forget, retain, reference, tpo, method_settings, chosen, "cpu", False)
-    return language_model, examples, log, rows
+    done = unlearn(language_model, examples, forget, retain, reference, tpo, method_settings, chosen, "cpu", False)
+    return language_model, examples, done.log, done.trajectory
 
 
 @torch.no_grad()

@@ -49,12 +49,23 @@ SPANS = pa.schema(
 REFERENCE = pa.schema(
     [
         _column("sample_id", pa.string(), "key of a forget sample"),
+        _column("answer", pa.string(), "response, or refusal: an I-don't-know answer in its place"),
         _column("position", pa.int32(), "index of the token in the tokenised sample"),
         _column("token_id", pa.int32(), "the answer token"),
-        _column("start", pa.int32(), "first character of the token in response"),
+        _column("start", pa.int32(), "first character of the token in the answer"),
         _column("end", pa.int32(), "one past its last character; start = end for end of sequence"),
         _column("logit", pa.float32(), "raw logit of the token under the target model"),
         _column("logprob", pa.float32(), "log-probability of the token under the target model, nats"),
+    ]
+)
+WEIGHTS = pa.schema(
+    [
+        _column("epoch", pa.int32(), "epochs of unlearning done"),
+        _column("sample_id", pa.string(), "key of a forget sample"),
+        _column("position", pa.int32(), "index of the token in the tokenised sample"),
+        _column("start", pa.int32(), "first character of the token in response"),
+        _column("end", pa.int32(), "one past its last character; start = end for end of sequence"),
+        _column("weight", pa.float32(), "weight that the method has learned for the token, 0 to 1"),
     ]
 )
 TRAJECTORY = pa.schema(

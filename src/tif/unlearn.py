@@ -1,22 +1,21 @@
 """Unlearning: join forget samples, spans and reference into token-level examples, train, and watch the trajectory."""
 
-from collections.abc import Callable
-from dataclasses import replace
+import copy
+from dataclasses import dataclass, replace
+from functools import partial
 
-import numpy as np
 import pyarrow as pa
 import torch
 from pydantic import Field
+from transformers import PreTrainedModel
 
 from tif import masks, train
-from tif.batches import Batch, Example
+from tif.batches import Batch, Example, collate, token_budget
 from tif.errors import UserError
-from tif.likelihood import likelihoods, scored_rows
-from tif.models import LanguageModel
-from tif.reference import answer_keys, triples
-from tif.scoring import Scores, encode_pairs
-
-MARGIN_TOLERANCE = 0.25  # logits, mean absolute; room for what rounding does in bfloat16 between batch shapes
+from tif.models import AnswerTokens, LanguageModel, answer_tokens
+from tif.reference import answer_keys, encode_answers, triples
+from tif.scoring import TOKEN_BUDGET, encode_pairs
+from tif.trajectory import trajectory
 
 
 class Settings(train.Optimisation):
@@ -26,44 +25,59 @@ class Settings(train.Optimisation):
     trajectory_retain: int = Field(ge=1)
 
 
+@dataclass(frozen=True)
+class Unlearned:
+    """What unlearning leaves beside the model: one row a step, and rows of the trajectory and the weights table."""
+
+    log: list[dict[str, float]]
+    trajectory: list[dict]
+    weights: list[dict]
+
+
 def forget_examples(
     language_model: LanguageModel, forget: pa.Table, spans: pa.Table, reference: pa.Table
 ) -> list[Example]:
-    """Forget samples as training examples, with unwanted tokens marked and reference logits attached.
+    """Forget samples as training examples: unwanted tokens marked, refusals and reference values attached.
 
     Raises UserError when the spans or the reference table do not belong to these samples and this tokenizer.
     """
     if not len(forget):
         raise UserError("data/benchmark/forget.parquet has no rows: there is nothing to forget")
-    examples = encode_pairs(language_model, triples(forget))
-    for name, expected in answer_keys(examples).items():
-        found = reference[name].to_pylist()
-        if found != list(expected):
+    responses, refusals = encode_answers(language_model, forget)
+    both = [*responses, *refusals]
+    keys, more = answer_keys(responses, "response"), answer_keys(refusals, "refusal")
+    for name, expected in keys.items():
+        if reference[name].to_pylist() != expected + more[name]:
             raise UserError(f"data/reference.parquet: column '{name}' does not match the forget set; run `dvc repro`")
-    logits = torch.tensor(reference["logit"].to_numpy())
-    parts = torch.split(logits, [len(example.offsets) for example in examples])
-    unwanted = unwanted_spans(forget, spans)
+    sizes = [len(example.offsets) for example in both]
+    logits, logprobs = (torch.split(torch.tensor(reference[n].to_numpy()), sizes) for n in ("logit", "logprob"))
+    known = [
+        replace(example, forget=True, reference_logit=logit, reference_logprob=logprob)
+        for example, logit, logprob in zip(both, logits, logprobs, strict=True)
+    ]
+    words = scored_words(forget, spans)
     texts = forget["response"].to_pylist()
     return [
         replace(
             example,
-            forget=True,
-            reference_logit=part,
-            unwanted=torch.tensor(masks.project(text, unwanted[example.sample_id], example.offsets)),
+            refusal=refused,
+            unwanted=torch.tensor(
+                masks.project(text, [word[:2] for word in words[example.sample_id] if word[3]], example.offsets)
+            ),
+            score=torch.tensor(masks.soften(text, [word[:3] for word in words[example.sample_id]], example.offsets)),
         )
-        for example, part, text in zip(examples, parts, texts, strict=True)
+        for example, refused, text in zip(known[: len(forget)], known[len(forget) :], texts, strict=True)
     ]
 
 
-def unwanted_spans(forget: pa.Table, spans: pa.Table) -> dict[str, list[masks.Span]]:
-    """Unwanted (start, end) spans of every forget sample. Raises UserError unless `spans` holds each of its words."""
+def scored_words(forget: pa.Table, spans: pa.Table) -> dict[str, list[tuple[int, int, float, bool]]]:
+    """(start, end, score, unwanted) of the words of every forget sample. Raises UserError unless `spans` holds each."""
     answers = dict(zip(forget["sample_id"].to_pylist(), forget["response"].to_pylist(), strict=True))
     rows = spans.to_pylist()
     masks.check_rows(rows, answers, "data/spans.parquet (`dvc repro -f identify` makes it anew)")
-    found: dict[str, list[masks.Span]] = {key: [] for key in answers}
+    found: dict[str, list[tuple[int, int, float, bool]]] = {key: [] for key in answers}
     for row in rows:
-        if row["unwanted"]:
-            found[row["sample_id"]].append((row["start"], row["end"]))
+        found[row["sample_id"]].append((row["start"], row["end"], row["score"], row["unwanted"]))
     return found
 
 
@@ -78,82 +92,56 @@ def unlearn(
     settings: Settings,
     device: str,
     progress: bool,
-) -> tuple[list[dict[str, float]], list[dict]]:
-    """Unlearn in place. Returns the step log and the rows of the trajectory table (see `trajectory`).
+) -> Unlearned:
+    """Unlearn in place. method: a module of tif.methods.
 
-    method: a module of tif.methods. Raises UserError when the loss is not finite, or when the reference table was
-    computed by another model.
+    Raises UserError when the loss is not finite, when the reference table was computed by another model, or when the
+    method needs retain samples and there are none.
     """
     watch, rows = trajectory(language_model, examples, forget, retain, reference, settings.trajectory_retain, progress)
-    others: list[Example] = []
-    if getattr(method_settings, "retain", 0) > 0:
-        others = encode_pairs(language_model, triples(retain))
-
-    def objective(tokens, batch: Batch):
-        return method.objective(tokens, batch, method_settings)
-
+    needs = method.needs(method_settings)
+    others = encode_pairs(language_model, triples(retain)) if needs.retain else []
+    if needs.retain and not others:
+        raise UserError(
+            f"data/benchmark/retain.parquet has no rows, and unlearn.method = '{settings.method}' trains with retain "
+            "samples; set the weight of its retain term to 0 where it has one, or choose another method"
+        )
+    if not needs.refusals:
+        examples = [replace(example, refusal=None) for example in examples]
     watch(0)
-    return train.train(language_model, examples, objective, settings, device, progress, others, watch), rows
+    head = None
+    if needs.cached:
+        head = copy.deepcopy(language_model.model.get_output_embeddings()).requires_grad_(False)
+    if "forget" in needs.cached:
+        examples = with_hidden(language_model, examples, needs.layer)
+    if "retain" in needs.cached:
+        others = with_hidden(language_model, others, needs.layer)
+
+    def forward(model: PreTrainedModel, batch: Batch) -> AnswerTokens:
+        return replace(answer_tokens(model, batch, needs.layer, needs.own), reference_head=head)
+
+    log = train.train(
+        language_model,
+        examples,
+        partial(method.objective, settings=method_settings),
+        settings,
+        device,
+        progress,
+        others,
+        watch,
+        forward=forward,
+    )
+    return Unlearned(log, rows, [])
 
 
-def trajectory(
-    language_model: LanguageModel,
-    examples: list[Example],
-    forget: pa.Table,
-    retain: pa.Table,
-    reference: pa.Table,
-    retain_rows: int,
-    progress: bool,
-) -> tuple[Callable[[int], None], list[dict]]:
-    """A function to call after every epoch, and the list that it appends trajectory rows to.
-
-    Measured on the forget set and on `retain_rows` evenly spaced retain samples: truth_ratio and probability; on
-    forget samples with UW also unwanted_logprob_drop, the mean fall of their UW tokens' log-probability (nats).
-    """
-    scored = scored_rows(forget)
-    if len(scored) < len(forget):
-        raise UserError(
-            f"data/benchmark/forget.parquet: {len(forget) - len(scored)} of {len(forget)} rows have no "
-            "perturbed_responses; every forget row needs them for its truth ratio"
-        )
-    both = pa.concat_tables([scored, scored_rows(retain, retain_rows)])
-    keys = both["sample_id"].to_pylist()
-    unwanted = torch.cat([example.unwanted for example in examples]).numpy()
-    before = reference["logprob"].to_numpy()
-    rows: list[dict] = []
-
-    def watch(epoch: int) -> None:
-        found = likelihoods(language_model, both, progress, f"epoch {epoch}")
-        if epoch == 0:
-            _check_margin(found.answer.logit[: len(unwanted)], reference)
-        for measure, values in (("truth_ratio", found.truth_ratio), ("probability", found.probability)):
-            rows.extend(_row(epoch, key, measure, value) for key, value in zip(keys, values, strict=True))
-        drops = logprob_drop(found.answer, before, unwanted, len(examples))
-        ids = [example.sample_id for example in examples]
-        rows.extend(
-            _row(epoch, key, "unwanted_logprob_drop", value) for key, value in zip(ids, drops) if not np.isnan(value)
-        )
-
-    return watch, rows
-
-
-def _check_margin(logit: np.ndarray, reference: pa.Table) -> None:
-    margin = float(np.mean(np.abs(reference["logit"].to_numpy() - logit)))
-    if not margin <= MARGIN_TOLERANCE:
-        raise UserError(
-            f"before training the logits already differ from data/reference.parquet by {margin:.3f} on average: "
-            "the reference was computed by another model; run `dvc repro`"
-        )
-
-
-def logprob_drop(answer: Scores, before: np.ndarray, unwanted: np.ndarray, samples: int) -> np.ndarray:
-    """[samples] mean fall of the log-probability of unwanted tokens in nats; NaN for a sample without any."""
-    bounds = answer.bounds[: samples + 1]
-    fall = np.where(unwanted, before.astype(np.float64) - answer.logprob[: bounds[-1]], 0.0)
-    count = np.add.reduceat(unwanted.astype(np.int64), bounds[:-1])
-    total = np.add.reduceat(fall, bounds[:-1])
-    return np.divide(total, count, out=np.full(samples, np.nan), where=count > 0)
-
-
-def _row(epoch: int, sample_id: str, measure: str, value: float) -> dict:
-    return {"epoch": epoch, "sample_id": sample_id, "measure": measure, "value": float(value)}
+@torch.no_grad()
+def with_hidden(language_model: LanguageModel, examples: list[Example], layer: int | None) -> list[Example]:
+    """The examples with `reference_hidden`, which a method reads of the target model: see `Needs.cached`."""
+    made = list(examples)
+    for indices in token_budget([len(example.ids) for example in examples], TOKEN_BUDGET):
+        batch = collate([replace(examples[i], refusal=None) for i in indices]).to(language_model.model.device)
+        hidden = answer_tokens(language_model.model, batch, layer).hidden.cpu()
+        sizes = [len(examples[i].offsets) for i in indices]
+        for i, part in zip(indices, torch.split(hidden, sizes), strict=True):
+            made[i] = replace(examples[i], reference_hidden=part.clone())
+    return made
