@@ -56,6 +56,9 @@ class Learner(Protocol):
     def load_state_dict(self, state: dict) -> None:
         """Put back what `state_dict` gave."""
 
+    def weights(self, own: Tensor) -> Tensor:
+        """[n] weights in [0, 1] of tokens, from their own hidden states [n, d]."""
+
 
 @dataclass(frozen=True)
 class Schedule:

@@ -120,18 +120,50 @@ def unlearn(
     def forward(model: PreTrainedModel, batch: Batch) -> AnswerTokens:
         return replace(answer_tokens(model, batch, needs.layer, needs.own), reference_head=head)
 
+    learner, weights = None, []
+    if hasattr(method, "Learner"):
+        width = language_model.model.get_output_embeddings().in_features
+        steps = train.Schedule(examples, others, settings.batch, settings.seed).steps_per_epoch * settings.epochs
+        learner = method.Learner(method_settings, width, steps, device)
+
+    def after_epoch(epoch: int) -> None:
+        if epoch:
+            watch(epoch)
+        if learner and needs.own:
+            weights.extend(weight_rows(language_model, examples, learner, epoch))
+
+    after_epoch(0)
     log = train.train(
         language_model,
         examples,
-        partial(method.objective, settings=method_settings),
+        learner.objective if learner else partial(method.objective, settings=method_settings),
         settings,
         device,
         progress,
         others,
-        watch,
+        after_epoch,
+        learner=learner,
         forward=forward,
     )
-    return Unlearned(log, rows, [])
+    return Unlearned(log, rows, weights)
+
+
+@torch.no_grad()
+def weight_rows(language_model: LanguageModel, examples: list[Example], learner: train.Learner, epoch: int) -> list:
+    """Rows of the weights table: what the learner gives every answer token of `examples` now."""
+    found: list[list[dict]] = [[] for _ in examples]
+    for indices in token_budget([len(example.ids) for example in examples], TOKEN_BUDGET):
+        batch = collate([replace(examples[i], refusal=None) for i in indices]).to(language_model.model.device)
+        weight = learner.weights(answer_tokens(language_model.model, batch, own=True).own).tolist()
+        for i in indices:
+            example = examples[i]
+            part, weight = weight[: len(example.offsets)], weight[len(example.offsets) :]
+            keys = {"epoch": epoch, "sample_id": example.sample_id}
+            found[i] = [
+                keys | {"position": example.start + k, "start": start, "end": end, "weight": value}
+                for k, ((start, end), value) in enumerate(zip(example.offsets, part, strict=True))
+            ]
+    return [row for rows in found for row in rows]
 
 
 @torch.no_grad()
