@@ -1,14 +1,14 @@
 """Models: load, save, and the language-model head on answer tokens only.
 
-A model folder holds either trained weights (safetensors) or, for a model that is not ours, just the repository and
-the resolved commit. `tif.json` in it says which, and how prompts are written, so the folder alone describes the model.
+A model folder holds trained weights (safetensors), or an adapter to the model of another folder, or, for a model that
+is not ours, just the repository and the resolved commit. `tif.json` in it says which, and how prompts are written.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import huggingface_hub
@@ -18,9 +18,12 @@ from huggingface_hub.errors import HFValidationError, HTTPError, RepositoryNotFo
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
+from tif import adapters
 from tif.batches import Batch, PromptFormat
 from tif.errors import UserError, disk_is_full
 from tif.params import Compute
@@ -46,6 +49,8 @@ class Card:
     prompt, date: see `PromptFormat`. dtype: of the weights. attention: the attention kernel.
     repository, revision: a hub model and its resolved commit, or None. local: the folder's name below
     `model.source`, or None. With neither, the weights lie in the model folder itself.
+    base: where the folder holds an adapter, the name of the model folder beside it that the adapter belongs to, and
+    base_sha256 its `folder_sha256`; repository, revision and local are then those of that model.
     """
 
     prompt: str
@@ -55,6 +60,8 @@ class Card:
     repository: str | None = None
     revision: str | None = None
     local: str | None = None
+    base: str | None = None
+    base_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -187,8 +194,12 @@ def answer_tokens(model: PreTrainedModel, batch: Batch, layer: int | None = None
     """One forward pass of the backbone; see `AnswerTokens`. No logits are computed yet.
 
     layer: take the hidden states after that many decoder layers instead of the last. own: whether to gather `own`.
+    Raises UserError when the model has fewer layers.
     """
     output = model.base_model(input_ids=batch.input_ids, use_cache=False, output_hidden_states=layer is not None)
+    if layer is not None and layer >= len(output.hidden_states):
+        layers = len(output.hidden_states) - 1
+        raise UserError(f"params.yaml: layer = {layer} of the method's block: the model has layers 1 to {layers} only")
     states = output.last_hidden_state if layer is None else output.hidden_states[layer]
     return AnswerTokens(
         hidden=states[batch.row, batch.column],
@@ -200,15 +211,34 @@ def answer_tokens(model: PreTrainedModel, batch: Batch, layer: int | None = None
 
 def write_card(folder: Path, card: Card) -> None:
     """Write `tif.json` into a model folder."""
-    (folder / "tif.json").write_text(json.dumps(asdict(card), indent=2) + "\n", encoding="utf-8")
+    content = {key: value for key, value in asdict(card).items() if value is not None or not key.startswith("base")}
+    (folder / "tif.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def save(path: Path | str, language_model: LanguageModel) -> None:
-    """Write weights (safetensors), tokenizer and card as one folder, in one step."""
+    """Write weights (safetensors), tokenizer and card as one folder, in one step; of a model with adapter just that.
+
+    Where the weights are sharded, every process has to call this, and process 0 writes.
+    """
+    model, card = language_model.model, language_model.card
+    state = None
+    if isinstance(model, FSDPModule):
+        state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        if torch.distributed.get_rank():
+            return
     with writing(path) as folder:
-        language_model.model.save_pretrained(folder)
-        language_model.tokenizer.save_pretrained(folder)
-        write_card(folder, language_model.card)
+        if card.base is None:
+            model.save_pretrained(folder, state_dict=state)
+            language_model.tokenizer.save_pretrained(folder)
+        else:
+            folder.mkdir()
+            adapters.save(folder, model, card.repository, card.revision, state)
+        write_card(folder, card)
+
+
+def of_adapter(card: Card, base: Path) -> Card:
+    """The card of an adapter to the model of the folder `base`, which has the card `card`."""
+    return replace(card, base=base.name, base_sha256=folder_sha256(base))
 
 
 def load(path: Path | str, source: Path | None, device: str) -> LanguageModel:
@@ -216,7 +246,7 @@ def load(path: Path | str, source: Path | None, device: str) -> LanguageModel:
 
     source: the folder `model.source`, where a local model's weights lie. device: torch device.
     Raises UserError when weights or tokenizer are missing, when the tokenizer has no end-of-sequence token or no
-    character offsets, or when the head is not a plain linear layer.
+    character offsets, when the head is not a plain linear layer, or when an adapter belongs to another model.
     """
     path = Path(path)
     try:
@@ -227,6 +257,8 @@ def load(path: Path | str, source: Path | None, device: str) -> LanguageModel:
         raise UserError(
             f"{path}/tif.json is not a model card ({_first_line(error)}); delete {path}, run again"
         ) from None
+    if card.base is not None:
+        return _load_adapter(path, card, source, device)
     if card.local is not None:
         if source is None:
             raise UserError(
@@ -237,6 +269,17 @@ def load(path: Path | str, source: Path | None, device: str) -> LanguageModel:
     else:
         name, revision = card.repository or str(path), card.revision
     return open_model(name, revision, card, device)
+
+
+def _load_adapter(path: Path, card: Card, source: Path | None, device: str) -> LanguageModel:
+    base = path.parent / card.base
+    if not base.is_dir():
+        raise UserError(f"{path} is an adapter to the model in {base}, which is missing; `dvc repro` makes it")
+    if folder_sha256(base) != card.base_sha256:
+        raise UserError(f"{path} is an adapter to another model than {base} holds now; run `dvc repro`")
+    below = load(base, source, device)
+    adapters.load(path, below.model)
+    return replace(below, card=card)
 
 
 def open_model(name: str, revision: str | None, card: Card, device: str) -> LanguageModel:
@@ -349,7 +392,9 @@ def _check_head(name: str, model: PreTrainedModel) -> None:
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
     head = model.get_output_embeddings()
     logits = model(input_ids=ids, use_cache=False).logits
-    if head is None or not torch.allclose(head(hidden).float(), logits.float(), rtol=1e-2, atol=1e-2):
+    if not isinstance(head, torch.nn.Linear) or not torch.allclose(
+        head(hidden).float(), logits.float(), rtol=1e-2, atol=1e-2
+    ):
         raise UserError(
             f"{name}: its logits are not a linear map of its last hidden state; such models are not supported"
         )
