@@ -3,28 +3,36 @@
 TPO = LPL + lambda * PL  (+ retain * mean NLL of retain answer tokens)
 """
 
-import torch
+from typing import Literal
+
 from pydantic import Field
 from torch import Tensor
 
 from tif.batches import Batch
 from tif.losses import logit_preference_loss, preservation_loss
-from tif.methods import Needs
+from tif.methods import Needs, mean, retain_needs, retain_term
 from tif.models import AnswerTokens
 from tif.params import Block
 
 
 class Settings(Block):
-    """`tpo`. beta: inverse temperature of LPL, > 0. lambda: weight of PL, >= 0. retain: weight of the retain term."""
+    """`tpo`. beta: inverse temperature of LPL, > 0. lambda: weight of PL, >= 0. retain: weight of the retain term.
+
+    per: whether the log-sigmoid of LPL is taken of every sample's margin, or, as in the code published with the paper,
+    of the mean margin of a whole micro-batch. Under `batch` the results depend on `unlearn.micro_batch` and on the
+    number of processes, because a log-sigmoid of the effective batch's mean is no sum over micro-batches; the
+    published code has micro-batches of 4.
+    """
 
     beta: float = Field(gt=0)
     lambda_: float = Field(alias="lambda", ge=0)
     retain: float = Field(ge=0)
+    per: Literal["sample", "batch"] = "sample"
 
 
 def needs(settings: Settings) -> Needs:
     """Retain samples, with a retain term only."""
-    return Needs(retain=settings.retain > 0)
+    return retain_needs(settings.retain)
 
 
 def objective(tokens: AnswerTokens, batch: Batch, settings: Settings) -> tuple[Tensor, dict[str, Tensor]]:
@@ -39,21 +47,14 @@ def objective(tokens: AnswerTokens, batch: Batch, settings: Settings) -> tuple[T
     logit, nll = tokens.logit(), tokens.nll(general | batch.retain)
 
     part = [values[forget] for values in (logit, batch.reference_logit, batch.unwanted, batch.sample)]
-    lpl = logit_preference_loss(*part, settings.beta)
+    lpl = logit_preference_loss(*part, settings.beta, settings.per)
     pl = preservation_loss(nll[forget], general[forget], batch.sample[forget])
     loss = batch.sample_share * (lpl + settings.lambda_ * pl)
     terms = {
         "lpl": batch.sample_share * lpl,
         "pl": batch.sample_share * pl,
-        "logit_drop": batch.sample_share * _mean(batch.reference_logit - logit, forget & batch.unwanted),
-        "general_nll": batch.sample_share * _mean(nll, general),
+        "logit_drop": batch.sample_share * mean(batch.reference_logit - logit, forget & batch.unwanted),
+        "general_nll": batch.sample_share * mean(nll, general),
     }
-    if settings.retain:
-        retain_nll = batch.token_share * _mean(nll, batch.retain)
-        loss = loss + settings.retain * retain_nll
-        terms["retain_nll"] = retain_nll
-    return loss, terms
-
-
-def _mean(values: Tensor, where: Tensor) -> Tensor:
-    return values[where].mean() if where.any() else torch.zeros((), device=values.device)
+    keep, kept = retain_term(nll, batch, settings.retain)
+    return loss + keep, {**terms, **kept}
