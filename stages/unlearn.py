@@ -1,11 +1,21 @@
 """Unlearn the forget set from the target model with the chosen method."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 
-from tif import models, params, tables, unlearn
+from tif import checkpoints, models, params, processes, tables, unlearn
 from tif.errors import run
+
+TARGET = Path("data/models/target")
+TABLES = {
+    "forget": (Path("data/benchmark/forget.parquet"), tables.SAMPLES),
+    "retain": (Path("data/benchmark/retain.parquet"), tables.SAMPLES),
+    "spans": (Path("data/spans.parquet"), tables.SPANS),
+    "reference": (Path("data/reference.parquet"), tables.REFERENCE),
+}
 
 
 def main() -> None:
@@ -17,33 +27,47 @@ def main() -> None:
     runtime = params.read("runtime", params.Runtime)
     choice = params.read("model", params.ModelChoice)
     models.prepare(compute)
+    if settings.processes > 1 and not processes.started():
+        processes.launch(settings.processes, compute)
+        return
 
-    forget = tables.read("data/benchmark/forget.parquet", tables.SAMPLES)
-    retain = tables.read("data/benchmark/retain.parquet", tables.SAMPLES)
-    spans = tables.read("data/spans.parquet", tables.SPANS)
-    reference = tables.read("data/reference.parquet", tables.REFERENCE)
-    source = params.local_source(choice.source, "model.source")
-    model = models.load("data/models/target", source, compute.device)
+    with processes.joined(compute.device) as group:
+        forget, retain, spans, reference = (tables.read(*table) for table in TABLES.values())
+        source = params.local_source(choice.source, "model.source")
+        model = models.load(TARGET, source, compute.device)
+        examples = unlearn.forget_examples(model, forget, spans, reference)
 
-    examples = unlearn.forget_examples(model, forget, spans, reference)
-    done = unlearn.unlearn(
-        model,
-        examples,
-        forget,
-        retain,
-        reference,
-        method,
-        method_settings,
-        settings,
-        compute.device,
-        runtime.progress,
-    )
+        inputs = {"target": TARGET, **{name: path for name, (path, _) in TABLES.items()}}
+        if model.card.local is not None:
+            inputs["source"] = source / model.card.local
+        key = checkpoints.run_key([settings, method_settings, compute, choice], inputs, Path(__file__), group.count)
+        with checkpoints.opened(key, runtime.checkpoint_minutes, group) as kept:
+            done = unlearn.unlearn(
+                model,
+                examples,
+                forget,
+                retain,
+                reference,
+                method,
+                method_settings,
+                settings,
+                compute.device,
+                runtime.progress and group.rank == 0,
+                kept,
+            )
+            if group.rank == 0:
+                write(model, done)
+
+
+def write(model: models.LanguageModel, done: unlearn.Unlearned) -> None:
+    """Write all outputs."""
     card = replace(model.card, repository=None, revision=None, local=None)
     models.save("data/models/unlearned", replace(model, card=card))
     tables.write("data/trajectory.parquet", done.trajectory, tables.TRAJECTORY)
     tables.write("data/weights.parquet", done.weights, tables.WEIGHTS)
     tables.write_text("metrics/plots/steps.csv", pd.DataFrame(done.log).to_csv(index=False, float_format="%.6g"))
+    tables.write_text("metrics/unlearn.json", json.dumps(done.selection, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    run(main)
+    run(processes.told_once(main))

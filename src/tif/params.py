@@ -32,9 +32,14 @@ class Compute(Block):
 
 
 class Runtime(Block):
-    """`runtime`: what changes no output; no stage depends on it."""
+    """`runtime`: what changes no output; no stage depends on it.
+
+    progress: whether to show progress bars. checkpoint_minutes: time between two checkpoints of unlearning, 0 for one
+    after every step.
+    """
 
     progress: bool
+    checkpoint_minutes: float = Field(default=2.0, ge=0)
 
 
 class BenchmarkChoice(Block):

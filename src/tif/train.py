@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -58,6 +59,15 @@ class Learner(Protocol):
 
     def weights(self, own: Tensor) -> Tensor:
         """[n] weights in [0, 1] of tokens, from their own hidden states [n, d]."""
+
+
+class Resumable(Protocol):
+    """A callback that saves checkpoints and goes on from one; see `tif.resume`."""
+
+    folder: Path
+
+    def train(self, trainer: "FlatTrainer") -> None:
+        """Let the trainer train, from the newest checkpoint where there is one."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +158,7 @@ class FlatTrainer(Trainer):
                 self.accelerator.backward(loss * self.args.world_size)
             total += loss.detach()
             for name, value in terms.items():
-                logged[name] = logged.get(name, 0) + value.detach().float()
+                logged[name] = logged.get(name, 0) + value
         if self.learner:
             self.learner.after_step(step, self._sum_over_processes)
         values = self._sum_over_processes(torch.stack([total, *logged.values()])).tolist()
@@ -160,7 +170,8 @@ class FlatTrainer(Trainer):
         loss, terms = self.objective(tokens, batch)
         if not torch.isfinite(loss):
             raise UserError(self._not_finite(tokens, batch))
-        return loss, terms
+        # detached here, as data parallel wrappers expect a gradient for everything that an output depends on
+        return loss, {name: value.detach().float() for name, value in terms.items()}
 
     def _sum_over_processes(self, values: Tensor) -> Tensor:
         return self.accelerator.reduce(values, "sum") if self.args.world_size > 1 else values
@@ -194,18 +205,25 @@ def train(
     after_epoch: Callable[[int], None] | None = None,
     learner: Learner | None = None,
     forward: Callable[[PreTrainedModel, Batch], AnswerTokens] = answer_tokens,
+    resumable: Resumable | None = None,
+    unused: bool = False,
 ) -> list[dict[str, float]]:
     """Train the model in place.
 
     examples: one epoch's samples. others: samples of which each step takes as many as it takes of `examples` (the
     retain term); see `Schedule`. after_epoch: called with the number of epochs done. learner: trained beside the model.
-    forward: makes a micro-batch's answer tokens. Returns one row of logged values per optimiser step.
+    forward: makes a micro-batch's answer tokens. resumable: saves checkpoints and goes on from them. unused: whether
+    `forward` leaves some weights out, which several processes have to look for.
+    Returns one row of logged values per optimiser step.
+    Raises UserError for a loss that is not finite, and for a model with nothing to train.
     """
-    schedule = Schedule(examples, others, optimisation.batch, optimisation.seed)
     model = language_model.model
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise UserError("the model has no weight that can be trained: all of them are frozen")
+    schedule = Schedule(examples, others, optimisation.batch, optimisation.seed)
     with tempfile.TemporaryDirectory() as scratch, _callable(model):
         arguments = TrainingArguments(
-            output_dir=scratch,
+            output_dir=str(resumable.folder) if resumable else scratch,
             num_train_epochs=optimisation.epochs,
             per_device_train_batch_size=1,
             learning_rate=optimisation.lr,
@@ -215,6 +233,7 @@ def train(
             lr_scheduler_type="linear",
             seed=optimisation.seed,
             use_cpu=device == "cpu",
+            ddp_find_unused_parameters=unused,
             save_strategy="no",
             logging_strategy="no",
             report_to=[],
@@ -230,11 +249,15 @@ def train(
             learner,
             forward,
             args=arguments,
-            callbacks=[_AfterEpoch(after_epoch)],
+            # a checkpoint must not come between the end of an epoch and what is done then
+            callbacks=[_AfterEpoch(after_epoch), *([resumable] if resumable else [])],
         )
         if trainer.args.n_gpu > 1:
             raise UserError("training runs on one device; set CUDA_VISIBLE_DEVICES to one of them")
-        trainer.train()
+        if resumable:
+            resumable.train(trainer)
+        else:
+            trainer.train()
     model.eval()
     return trainer.log_rows
 

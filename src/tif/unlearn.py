@@ -3,6 +3,7 @@
 import copy
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import pyarrow as pa
 import torch
@@ -11,27 +12,41 @@ from transformers import PreTrainedModel
 
 from tif import masks, train
 from tif.batches import Batch, Example, collate, token_budget
+from tif.checkpoints import Checkpoints
 from tif.errors import UserError
 from tif.models import AnswerTokens, LanguageModel, answer_tokens
 from tif.reference import answer_keys, encode_answers, triples
+from tif.resume import Resumable
 from tif.scoring import TOKEN_BUDGET, encode_pairs
+from tif.selection import Best, best, standings
 from tif.trajectory import trajectory
 
 
 class Settings(train.Optimisation):
-    """`unlearn`. method: file name of the method. trajectory_retain: retain samples scored after every epoch."""
+    """`unlearn`. method: file name of the method. trajectory_retain: retain samples scored after every epoch.
+
+    processes: copies of the stage that share every step, each with a device of its own unless it runs on the CPU.
+    select: which epoch's weights are saved: last, or best, the one with the greatest harmonic mean of the forget set's
+    truth ratio score and the share of the target model's retain probability that is left; see `tif.selection`.
+    """
 
     method: str = Field(pattern=r"^[a-z0-9_]+$")
     trajectory_retain: int = Field(ge=1)
+    processes: int = Field(default=1, ge=1)
+    select: Literal["last", "best"] = "last"
 
 
 @dataclass(frozen=True)
 class Unlearned:
-    """What unlearning leaves beside the model: one row a step, and rows of the trajectory and the weights table."""
+    """What unlearning leaves beside the model: one row a step, and rows of the trajectory and the weights table.
+
+    selection: which epoch's weights the model has (last or best), and how those two epochs do.
+    """
 
     log: list[dict[str, float]]
     trajectory: list[dict]
     weights: list[dict]
+    selection: dict[str, str | dict[str, float]]
 
 
 def forget_examples(
@@ -92,8 +107,9 @@ def unlearn(
     settings: Settings,
     device: str,
     progress: bool,
+    checkpoints: Checkpoints | None = None,
 ) -> Unlearned:
-    """Unlearn in place. method: a module of tif.methods.
+    """Unlearn in place. method: a module of tif.methods. checkpoints: where to go on from and what to add to.
 
     Raises UserError when the loss is not finite, when the reference table was computed by another model, or when the
     method needs retain samples and there are none.
@@ -108,7 +124,9 @@ def unlearn(
         )
     if not needs.refusals:
         examples = [replace(example, refusal=None) for example in examples]
-    watch(0)
+    resumed = checkpoints is not None and checkpoints.resume is not None  # then it is all in the checkpoint
+    if not resumed:
+        watch(0)
     head = None
     if needs.cached:
         head = copy.deepcopy(language_model.model.get_output_embeddings()).requires_grad_(False)
@@ -126,13 +144,20 @@ def unlearn(
         steps = train.Schedule(examples, others, settings.batch, settings.seed).steps_per_epoch * settings.epochs
         learner = method.Learner(method_settings, width, steps, device)
 
+    ids = {example.sample_id for example in examples}
+    writes = checkpoints is None or checkpoints.group.rank == 0
+    chosen = Best(language_model.model, rows, ids, wanted=settings.select == "best" and writes)
+
     def after_epoch(epoch: int) -> None:
         if epoch:
             watch(epoch)
+            chosen.after_epoch(epoch)
         if learner and needs.own:
             weights.extend(weight_rows(language_model, examples, learner, epoch))
 
-    after_epoch(0)
+    if not resumed:
+        after_epoch(0)
+    kept = {"trajectory": rows, "weights": weights, "best": chosen}
     log = train.train(
         language_model,
         examples,
@@ -144,8 +169,14 @@ def unlearn(
         after_epoch,
         learner=learner,
         forward=forward,
+        resumable=Resumable(checkpoints, kept) if checkpoints else None,
+        unused=needs.layer is not None,
     )
-    return Unlearned(log, rows, weights)
+    if chosen.kept:
+        chosen.put_back()
+    found = standings(rows, ids)
+    selection = {"selected": settings.select, "last": found[-1].rounded(), "best": best(found).rounded()}
+    return Unlearned(log, rows, weights, selection)
 
 
 @torch.no_grad()

@@ -1,0 +1,99 @@
+"""Saving checkpoints while a Trainer trains, and going on from the newest."""
+
+import sys
+from collections.abc import Mapping
+from typing import Protocol
+
+from transformers import TrainerCallback
+
+from tif.checkpoints import Checkpoints, first_line, unwritable
+from tif.errors import UserError
+from tif.train import FlatTrainer
+
+
+class Stateful(Protocol):
+    """What a checkpoint keeps beside the model and its optimiser."""
+
+    def state_dict(self) -> dict:
+        """Everything that a resumed run needs, as tensors and plain values."""
+
+    def load_state_dict(self, state: dict) -> None:
+        """Put back what `state_dict` gave."""
+
+
+class Resumable(TrainerCallback):
+    """A Trainer's checkpoints. kept: lists of rows, and other state, by name; the step log and the learner are added.
+
+    No checkpoint is made between the last step of an epoch and what is done after the epoch: a run that went on from it
+    would start with the next epoch. So this callback has to stand behind the one that does it.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, kept: Mapping[str, list | Stateful]) -> None:
+        self.checkpoints = checkpoints
+        self.folder = checkpoints.folder
+        self.kept = dict(kept)
+        self.steps_per_epoch = 0
+        self.doing = "loading"
+
+    def train(self, trainer: FlatTrainer) -> None:
+        """Train from the newest checkpoint, or from the start where there is none.
+
+        Raises UserError when a checkpoint does not fit the model, or cannot be written.
+        """
+        self.kept["log"] = trainer.log_rows
+        if trainer.learner:
+            self.kept["learner"] = trainer.learner
+        self.steps_per_epoch = trainer.schedule.steps_per_epoch
+        resume = self.checkpoints.resume
+        try:
+            if resume is None:
+                trainer.train()
+            else:
+                self._load()
+                trainer.train(resume_from_checkpoint=str(self.checkpoints.path(resume)))
+        except UserError:
+            raise
+        except Exception as error:
+            if self.doing == "loading" and resume is not None:
+                raise UserError(
+                    f"the checkpoints in {self.folder} do not fit this run ({first_line(error)}); delete that folder"
+                ) from None
+            if self.doing == "saving":
+                raise unwritable(self.checkpoints.folder, error) from None
+            raise
+
+    def _load(self) -> None:
+        state = self.checkpoints.load()
+        for name, part in self.kept.items():
+            if isinstance(part, list):
+                part[:] = state[name]["rows"]
+            else:
+                part.load_state_dict(state[name])
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        """Say where the run goes on."""
+        self.doing = "training"
+        if state.global_step and args.process_index == 0:
+            print(f"resuming at step {state.global_step} of {state.max_steps}", file=sys.stderr)
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        """Save where it is time, unless it is the end of an epoch."""
+        if state.global_step % self.steps_per_epoch:
+            self._save_if_due(control)
+
+    def on_epoch_end(self, args, state, control, **kwargs) -> None:
+        """Save where it is time."""
+        self._save_if_due(control)
+
+    def _save_if_due(self, control) -> None:
+        control.should_save = self.checkpoints.due()
+        self.doing = "saving" if control.should_save else "training"
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        """Add to what the Trainer has written."""
+        self.doing = "training"
+        states = {
+            name: {"rows": list(part)} if isinstance(part, list) else part.state_dict()
+            for name, part in self.kept.items()
+        }
+        self.checkpoints.complete(state.global_step, states)
