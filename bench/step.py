@@ -2,6 +2,7 @@
 
     python bench/step.py --layers 4 --width 256
     python bench/step.py --layers 6 --width 768 --steps 3
+    python bench/step.py --methods                       # a row for every method: see step_methods.py
 
 - tif: what the unlearn stage runs, `tif.train.train` with `tif.methods.tpo`, the Trainer's own work included.
 - a: every row padded to 500 tokens, micro-batches of 4, two policy forwards on the same tokens, the reference model
@@ -31,21 +32,16 @@ Needs torch, transformers and the package tif with what it imports; no benchmark
 
 import argparse
 import json
-import multiprocessing
-import resource
 import statistics
-import sys
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.optim.optimizer import register_optimizer_step_post_hook
-from transformers import LlamaConfig, LlamaForCausalLM, get_linear_schedule_with_warmup
+from transformers import get_linear_schedule_with_warmup
+from turns import CLIP, LEARNING_RATE, Measured, Setup, Turns, build, rows, take_turns, watch_updates
 
 from tif.batches import Batch, Example, collate
 from tif.methods import tpo
@@ -54,71 +50,7 @@ from tif.params import Compute
 from tif.train import Optimisation, train
 
 VERSIONS = ("a", "b", "b-micro", "tif")
-TOLERANCE = 1e-4  # relative, between the losses of the versions
-BETA, LAMBDA, LEARNING_RATE, CLIP = 0.2, 0.05, 1e-5, 1.0
-UNWANTED_SHARE = 0.3
-QUANTILES = (0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1)
-PROMPT_TOKENS = (18, 20, 21, 23, 26, 28, 33, 35, 61)
-ANSWER_TOKENS = (8, 14, 19, 28, 36, 44, 54, 59, 82)  # end of sequence included
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What is measured: a Llama of `layers` x `width`, `batch` samples a step, `steps` timed steps."""
-
-    layers: int
-    width: int
-    vocabulary: int
-    batch: int
-    micro_batch: int
-    steps: int
-    threads: int
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One optimiser step: its wall time, its loss before the update, and the peak memory so far in MiB."""
-
-    seconds: float
-    loss: float
-    peak_mib: float
-
-
-def rows(setup: Setup) -> list[Example]:
-    """The samples of one effective batch, without reference logits."""
-    random = np.random.default_rng(0)
-    examples = []
-    for index in range(setup.batch):
-        prompt, answer = (
-            round(np.interp(random.random(), QUANTILES, tokens)) for tokens in (PROMPT_TOKENS, ANSWER_TOKENS)
-        )
-        unwanted = random.random(answer) < UNWANTED_SHARE
-        unwanted[-1] = False  # end of sequence is always a general token
-        examples.append(
-            Example(
-                sample_id=f"forget/{index:04}",
-                ids=torch.from_numpy(random.integers(setup.vocabulary, size=prompt + answer)),
-                start=prompt,
-                offsets=[],
-                unwanted=torch.from_numpy(unwanted),
-                forget=True,
-            )
-        )
-    return examples
-
-
-def build(setup: Setup, seed: int) -> LlamaForCausalLM:
-    """A randomly initialised Llama of the shape that the `scratch` model has. Seed 0: the policy, 1: the reference."""
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=setup.vocabulary,
-        hidden_size=setup.width,
-        intermediate_size=-(-setup.width * 8 // 3 // 32) * 32,
-        num_hidden_layers=setup.layers,
-        num_attention_heads=max(1, setup.width // 64),
-        tie_word_embeddings=True,
-    )
-    return LlamaForCausalLM._from_config(config, attn_implementation="sdpa")
+BETA, LAMBDA = 0.2, 0.05
 
 
 @torch.no_grad()
@@ -128,7 +60,7 @@ def reference_logits(setup: Setup) -> list[list[float]]:
     return [answer_tokens(model, collate([example])).logit().tolist() for example in rows(setup)]
 
 
-def run_tif(setup: Setup, reference: list[list[float]], turns: "Turns") -> None:
+def run_tif(setup: Setup, reference: list[list[float]], turns: Turns) -> None:
     """The training loop of the unlearn stage. One epoch is one effective batch, so every epoch is one step."""
     prepare(Compute(device="cpu", threads=setup.threads))
     examples = [
@@ -159,12 +91,11 @@ def run_tif(setup: Setup, reference: list[list[float]], turns: "Turns") -> None:
         max_grad_norm=CLIP,
         seed=0,
     )
-    # work done once an epoch, such as checking the weights, is not part of a step
-    register_optimizer_step_post_hook(lambda *_: turns.updated())
+    watch_updates(turns)
     train(language_model, examples, objective, optimisation, "cpu", progress=False, after_epoch=after_step)
 
 
-def run_naive(setup: Setup, micro_batch: int, length: int | None, forwards: int, turns: "Turns") -> None:
+def run_naive(setup: Setup, micro_batch: int, length: int | None, forwards: int, turns: Turns) -> None:
     """A plain training loop with both models in memory. length: see `pad`. forwards: of the policy, 1 or 2."""
     examples = rows(setup)
     parts = [pad(examples[i : i + micro_batch], length) for i in range(0, len(examples), micro_batch)]
@@ -223,35 +154,6 @@ def pad(examples: list[Example], length: int | None) -> tuple[Tensor, Tensor, Te
     )
 
 
-def peak_mib() -> float:
-    """The process's maximum resident size so far."""
-    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-class Turns:
-    """A process's side of taking turns: waits, and sends what one step took."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self.pipe = pipe
-        self.start_mib = peak_mib()
-        self.wait()
-
-    def wait(self) -> None:
-        """Wait for the turn and start the clock."""
-        self.pipe.recv()
-        self.began = time.perf_counter()
-
-    def updated(self) -> None:
-        """Stop the clock: the optimiser has updated the weights."""
-        self.seconds = time.perf_counter() - self.began
-
-    def done(self, loss: float) -> None:
-        """Send the step's measurements and wait for the next turn."""
-        self.pipe.send(Measured(self.seconds, loss, peak_mib() - self.start_mib))
-        self.wait()
-
-
 def work(version: str, setup: Setup, pipe: Connection) -> None:
     """Body of a process: receive the reference logits, then do all steps of one version."""
     torch.set_num_threads(setup.threads)
@@ -264,46 +166,6 @@ def work(version: str, setup: Setup, pipe: Connection) -> None:
     else:
         size = setup.micro_batch if version == "b-micro" else setup.batch
         run_naive(setup, micro_batch=size, length=None, forwards=1, turns=turns)
-
-
-def take_turns(setup: Setup) -> dict[str, list[Measured]]:
-    """Run all versions in processes of their own, step by step in turn; the first step of each is the warm-up.
-
-    Exits when a version fails or the losses differ.
-    """
-    spawn = multiprocessing.get_context("spawn")
-    pipes, processes = {}, []
-    for version in VERSIONS:
-        pipes[version], end = spawn.Pipe()
-        processes.append(spawn.Process(target=work, args=(version, setup, end), daemon=True))
-        processes[-1].start()
-        end.close()
-    # only now: a process inherits the peak memory that its parent had reached when it was started
-    torch.set_num_threads(setup.threads)
-    reference = reference_logits(setup)
-    for pipe in pipes.values():
-        pipe.send(reference)
-    steps: dict[str, list[Measured]] = {version: [] for version in VERSIONS}
-    for step in range(setup.steps + 1):
-        for version, pipe in pipes.items():
-            pipe.send("go")
-            try:
-                steps[version].append(pipe.recv())
-            except EOFError:
-                sys.exit(f"error: version {version} stopped at step {step}; its message is above")
-        check_losses(step, {version: done[step].loss for version, done in steps.items()})
-    for pipe in pipes.values():
-        pipe.send("go")
-    for process in processes:
-        process.join()
-    return steps
-
-
-def check_losses(step: int, losses: dict[str, float]) -> None:
-    """Exits unless all losses lie within a relative TOLERANCE of that of version b."""
-    expected = losses["b"]
-    if any(not abs(loss - expected) <= TOLERANCE * abs(expected) for loss in losses.values()):
-        sys.exit(f"error: at step {step} the versions do not give the same loss: {losses}")
 
 
 def summary(steps: dict[str, list[Measured]]) -> dict[str, dict[str, float]]:
@@ -325,23 +187,8 @@ def summary(steps: dict[str, list[Measured]]) -> dict[str, dict[str, float]]:
     }
 
 
-def main() -> None:
-    """Parse the command line, measure, print."""
-    parser = argparse.ArgumentParser(description="Time and memory of a TPO optimiser step against two naive versions.")
-    defaults = Setup(layers=4, width=256, vocabulary=32000, batch=32, micro_batch=16, steps=5, threads=2)
-    for name, value in asdict(defaults).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=f"default {value}")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    arguments = vars(parser.parse_args())
-    as_json = arguments.pop("json")
-    for name, value in arguments.items():
-        if value < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-    setup = Setup(**arguments)
-    found = summary(take_turns(setup))
-    if as_json:
-        print(json.dumps({"setup": asdict(setup), "versions": found}, indent=2))
-        return
+def print_table(setup: Setup, found: dict[str, dict[str, float]]) -> None:
+    """The versions of a TPO step, one a line."""
     print(", ".join(f"{name} {value}" for name, value in asdict(setup).items()))
     print(f"{'version':<8}{'s/step':>9}{'(min':>9}{'max)':>9}{'x tif':>8}{'peak MiB':>10}{'tif/it':>8}{'loss':>11}")
     for version, row in found.items():
@@ -349,6 +196,33 @@ def main() -> None:
             f"{version:<8}{row['seconds']:>9.3f}{row['seconds_min']:>9.3f}{row['seconds_max']:>9.3f}"
             f"{row['seconds_over_tif']:>8.2f}{row['peak_mib']:>10.0f}{row['tif_peak_share']:>8.2f}{row['loss']:>11.5f}"
         )
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description="Time and memory of an optimiser step against naive versions.")
+    defaults = Setup(layers=4, width=256, vocabulary=32000, batch=32, micro_batch=16, steps=5, threads=2)
+    for name, value in asdict(defaults).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=f"default {value}")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--methods", nargs="*", metavar="NAME", help="these methods, or all, each against one version")
+    arguments = vars(parser.parse_args())
+    as_json, methods = arguments.pop("json"), arguments.pop("methods")
+    for name, value in arguments.items():
+        if value < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    setup = Setup(**arguments)
+    if methods is not None:
+        import step_methods  # not at the top: it takes longer to load than everything else here
+
+        step_methods.main(setup, methods, as_json)
+        return
+    versions = {version: (work, (version,)) for version in VERSIONS}
+    found = summary(take_turns(setup, versions, "b", lambda: reference_logits(setup)))
+    if as_json:
+        print(json.dumps({"setup": asdict(setup), "versions": found}, indent=2))
+    else:
+        print_table(setup, found)
 
 
 if __name__ == "__main__":
