@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tif import checkpoints, models, params, processes, tables, unlearn
+from tif import checkpoints, costs, models, params, processes, tables, unlearn
 from tif.errors import run
 
 TARGET = Path("data/models/target")
@@ -41,7 +41,7 @@ def main() -> None:
         if model.card.local is not None:
             inputs["source"] = source / model.card.local
         key = checkpoints.run_key([settings, method_settings, compute, choice], inputs, Path(__file__), group.count)
-        with checkpoints.opened(key, runtime.checkpoint_minutes, group) as kept:
+        with checkpoints.opened(key, runtime.checkpoint_minutes, group) as kept, costs.measured():
             done = unlearn.unlearn(
                 model,
                 examples,
