@@ -1,11 +1,11 @@
-"""LPL and PL: values derived by hand, equality with loops over samples, and what must not matter."""
+"""The losses that methods are made of: values derived by hand, equality with loops, and what must not matter."""
 
 import math
 
 import pytest
 import torch
 
-from tif.losses import logit_preference_loss, preservation_loss
+from tif.losses import kl_divergence, log_sigmoid_loss, logit_preference_loss, preservation_loss, sample_sums
 
 LN2 = math.log(2)
 
@@ -173,3 +173,105 @@ def test_shapes_must_agree():
         preservation_loss(three[None], flags[None], sample[None])
     with pytest.raises(ValueError, match="one length N"):
         preservation_loss(three, flags, sample[:1])
+
+
+def test_lpl_per_batch_by_hand():
+    """Margins 2 and -1 as above, averaged first: 1/2. With beta = 1/2: 4 ln(1 + e^-1/4) = 4 (.5759390916).
+
+    The margin is a mean over samples: over all three drops 1, 3 and -1 it would be 1. With a third sample without UW
+    two of three samples have a margin, so 2/3 of it.
+    """
+    logit, reference, unwanted, sample = tensors(
+        [2.0, 1.0, 0.0, 8.0], [3.0, 4.0, -1.0, 0.0], [True, True, True, False], [5, 5, 9, 9]
+    )
+    found = logit_preference_loss(logit, reference, unwanted, sample, 0.5, "batch").item()
+    assert found == pytest.approx(4 * math.log(1 + math.exp(-0.25)), rel=1e-12)
+    sample[3] = 11
+    third = logit_preference_loss(logit, reference, unwanted, sample, 0.5, "batch").item()
+    assert third == pytest.approx(2 / 3 * found, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_lpl_per_batch_where_it_equals_the_other_form(seed):
+    """For one sample, for equal margins, and in its gradient at margin 0: 1 / (S |U_b|) for a UW token."""
+    logit, reference, unwanted, sample = random_case(seed, 60, torch.float64)
+    one = sample == sample[0]
+    args = [value[one] for value in (logit, reference, unwanted, sample)]
+    assert logit_preference_loss(*args, 0.3, "batch").item() == pytest.approx(logit_preference_loss(*args, 0.3).item())
+    same = logit + 1.7
+    forms = [logit_preference_loss(logit, same, unwanted, sample, 0.3, per).item() for per in ("batch", "sample")]
+    assert forms[0] == pytest.approx(forms[1], rel=1e-12)
+    gradients = []
+    for per in ("batch", "sample"):
+        z = reference.clone().requires_grad_()
+        logit_preference_loss(z, reference, unwanted, sample, 0.3, per).backward()
+        gradients.append(z.grad)
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].abs().max() > 0
+
+
+def test_lpl_per_batch_without_any_unwanted_token():
+    logit, unwanted, sample = tensors([1.0, 2.0], [False, False], [0, 1])
+    logit.requires_grad_()
+    loss = logit_preference_loss(logit, logit.detach() + 1, unwanted, sample, 0.3, "batch")
+    loss.backward()
+    assert loss.item() == 0 and not logit.grad.any()
+    empty = torch.empty(0)
+    assert logit_preference_loss(empty, empty, empty.bool(), empty.long(), 0.3, "batch").item() == 0
+
+
+def test_sample_sums_by_hand():
+    """Sample 2: 1 * 3 + 1/2 * 4 = 5 of weights 3/2; sample 7: its only weight is 0, so infinity is not read."""
+    sums, weights = sample_sums(*tensors([3.0, math.inf, 4.0], [1.0, 0.0, 0.5], [2, 7, 2]))
+    assert sums.tolist() == [5, 0] and weights.tolist() == [1.5, 0]
+    with pytest.raises(ValueError, match="one length N"):
+        sample_sums(torch.zeros(2), torch.zeros(3), torch.zeros(2).long())
+
+
+def test_log_sigmoid_loss_by_hand():
+    """Margins ln 2 and ln 1/2 at beta 1: 2 ln 1.5 and 2 ln 3; a sample that does not count gives 0 of three."""
+    margin = torch.tensor([math.log(2), -math.log(2), math.nan], dtype=torch.float64, requires_grad=True)
+    counts = torch.tensor([True, True, False])
+    loss = log_sigmoid_loss(margin, counts, 1.0)
+    assert loss.item() == pytest.approx(2 / 3 * math.log(4.5), rel=1e-12)
+    assert log_sigmoid_loss(margin[:0], counts[:0], 1.0).item() == 0
+    with pytest.raises(ValueError, match="beta must be above 0"):
+        log_sigmoid_loss(margin, counts, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("margin", "expected"),
+    [(-1e5, 2e5), (-20, 4 * math.log1p(math.exp(10))), (0, 4 * LN2), (20, 4 * math.log1p(math.exp(-10))), (1e5, 0)],
+)
+def test_log_sigmoid_loss_does_not_overflow(margin, expected):
+    """4 ln(1 + e^(-m/2)) at beta 1/2, in float32; slopes within [-2, 0]."""
+    m = torch.tensor([float(margin)], requires_grad=True)
+    loss = log_sigmoid_loss(m, torch.tensor([True]), 0.5)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert -2 <= m.grad.item() <= 0
+
+
+def naive_kl(logits, reference):
+    q = [math.exp(z - max(reference)) for z in reference]
+    p = [math.exp(z - max(logits)) for z in logits]
+    q, p = [x / sum(q) for x in q], [x / sum(p) for x in p]
+    return sum(a * math.log(a / b) for a, b in zip(q, p))
+
+
+def test_kl_equals_a_loop_over_words():
+    generator = torch.Generator().manual_seed(0)
+    logits, reference = torch.randn(2, 7, 50, generator=generator, dtype=torch.float64) * 3
+    found = kl_divergence(logits, torch.zeros(7).long(), reference)
+    assert found.tolist() == pytest.approx([naive_kl(*rows) for rows in zip(logits.tolist(), reference.tolist())])
+    assert kl_divergence(logits, torch.zeros(7).long(), logits).abs().max() < 1e-12
+    torch.testing.assert_close(kl_divergence(logits + 5, torch.zeros(7).long(), reference - 90), found)
+
+
+def test_kl_of_far_apart_distributions_is_finite():
+    """All mass on word 0 against all on word 1, 200 nats apart: KL = 200, slope p - q = (-1, 1)."""
+    logits = torch.tensor([[0.0, 200.0]], requires_grad=True)
+    value = kl_divergence(logits, torch.zeros(1).long(), torch.tensor([[200.0, 0.0]]))
+    value.sum().backward()
+    assert value.item() == pytest.approx(200)
+    assert logits.grad[0].tolist() == pytest.approx([-1, 1])

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tif.batches import collate
+from tif.batches import collate, micro_batches
 from tif.errors import UserError
 from tif.methods import tpo
 from tif.models import answer_tokens
@@ -48,6 +48,18 @@ def naive(model, examples, beta, lam, retain):
     return terms["lpl"] + lam * terms["pl"] + retain * terms["retain_nll"], terms
 
 
+def naive_per_batch(model, examples, beta):
+    """LPL as in the published code: the margins of a micro-batch are averaged before the log-sigmoid."""
+    drops = []
+    for example in examples:
+        logits = model(input_ids=example.ids[None]).logits[0, example.start - 1 : -1]
+        z = logits.gather(1, example.ids[example.start :, None])[:, 0]
+        if example.unwanted.any():
+            drops.append((example.reference_logit - z)[example.unwanted].mean())
+    margin = sum(drops) / len(drops)
+    return -2 / beta * torch.nn.functional.logsigmoid(beta * margin) * len(drops) / len(examples)
+
+
 def gradient(model, loss):
     model.zero_grad()
     loss.backward()
@@ -68,6 +80,34 @@ def test_equals_the_formula(tiny, examples, beta, lam, retain):
         assert float(terms[name].detach()) == pytest.approx(float(expected_terms[name].detach()), rel=1e-5), name
     assert ("retain_nll" in terms) == (retain > 0)
     torch.testing.assert_close(gradient(model, loss), gradient(model, expected), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("beta", [0.2, 0.5])
+def test_per_batch_equals_the_published_form(tiny, examples, beta):
+    model, forget = tiny().model, examples[:3]
+    batch = collate(forget)
+    settings = tpo.Settings(beta=beta, lambda_=0.05, retain=0.0, per="batch")
+    loss, terms = tpo.objective(answer_tokens(model, batch), batch, settings)
+    pl = naive(model, forget, beta, 1.0, 0.0)[1]["pl"]
+    expected = naive_per_batch(model, forget, beta) + 0.05 * pl
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(gradient(model, loss), gradient(model, expected), rtol=1e-4, atol=1e-4)
+    other = tpo.Settings(beta=beta, lambda_=0.05, retain=0.0)
+    assert terms["lpl"].item() != pytest.approx(
+        tpo.objective(answer_tokens(model, batch), batch, other)[1]["lpl"].item(), rel=1e-3
+    )
+
+
+def test_per_batch_depends_on_the_micro_batch_and_equals_the_other_form_at_one_row(tiny, examples):
+    model, forget = tiny().model, examples[:3]
+
+    def lpl(per, size):
+        settings = tpo.Settings(beta=0.5, lambda_=0.0, retain=0.0, per=per)
+        parts = [tpo.objective(answer_tokens(model, b), b, settings)[0].item() for b in micro_batches(forget, size)]
+        return sum(parts)
+
+    assert lpl("batch", 1) == pytest.approx(lpl("sample", 3), rel=1e-5)
+    assert lpl("batch", 3) != pytest.approx(lpl("batch", 1), rel=1e-3)
 
 
 def test_at_the_start(language_model, examples):
