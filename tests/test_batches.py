@@ -200,6 +200,110 @@ def test_shares_by_hand(examples):
     assert [by_id[f"forget/000{i}"].token_share for i in (0, 1, 2, 6, 7)] == pytest.approx([0, 0, 0, 0.4, 0.6])
 
 
+def test_all_shares_of_a_mixed_micro_batch_by_hand(examples):
+    """Forget answers of 4 and 6 tokens, others of 5 and 5; one of each together: 1/2, .4 and 1/2."""
+    cut = [replace(e, ids=e.ids[: e.start + n], unwanted=None, reference_logit=None) for e, n in zip(examples, (4, 6))]
+    others = [replace(e, ids=e.ids[: e.start + 5]) for e in examples[6:]]
+    step = [replace(e, ids=torch.cat([torch.zeros(pad).long(), e.ids]), start=e.start + pad)
+            for e, pad in zip([cut[0], others[0], cut[1], others[1]], (0, 100, 200, 300))]  # fmt: skip
+    first, second = micro_batches(step, 2)
+    assert (first.sample_share, first.forget_token_share, first.token_share) == (0.5, 0.4, 0.5)
+    assert (second.sample_share, second.forget_token_share, second.token_share) == (0.5, 0.6, 0.5)
+
+
+@pytest.fixture(scope="module")
+def refused(examples, tokenizer, plain):
+    """The examples, of which the forget samples have refusals of different lengths."""
+    made = []
+    for index, example in enumerate(examples):
+        answer = encode(tokenizer, plain, example.sample_id, "Who?", "I do not know." + " No." * (7 - index))
+        values = torch.arange(len(answer.offsets)) + 100.0 * index
+        answer = replace(answer, forget=True, reference_logprob=-values)
+        made.append(replace(example, refusal=answer) if example.forget else example)
+    return made
+
+
+def test_a_refusal_is_a_row_of_the_same_sample(refused, examples):
+    """Rows: eight samples, then six refusals, with ids and reference values of their own and the sample's number."""
+    batch, plain = collate(refused), collate(examples)
+    assert batch.input_ids.shape[0] == 14 and plain.input_ids.shape[0] == 8
+    assert batch.sample_ids == plain.sample_ids
+    first = len(plain.label)
+    assert batch.refusal.tolist() == [False] * first + [True] * (len(batch.label) - first)
+    assert torch.equal(batch.forget[:first], plain.forget) and not batch.forget[first:].any()
+    assert ((batch.forget.int() + batch.refusal.int() + batch.retain.int()) == 1).all()
+    tokens = [
+        (i, e, at) for i, e in enumerate(refused) if e.refusal for at in range(e.refusal.start, len(e.refusal.ids))
+    ]
+    assert batch.sample[first:].tolist() == [i for i, _, _ in tokens]
+    assert batch.label[first:].tolist() == [e.refusal.ids[at].item() for _, e, at in tokens]
+    assert batch.column[first:].tolist() == [at - 1 for _, _, at in tokens]
+    assert batch.row[first:].tolist() == [8 + i for i, _, _ in tokens]
+    assert batch.reference_logprob[first:].tolist() == [
+        e.refusal.reference_logprob[at - e.refusal.start].item() for _, e, at in tokens
+    ]
+    assert not batch.unwanted[first:].any() and not batch.score[first:].any()
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 8])
+def test_a_sample_and_its_refusal_stay_together_and_count_once(refused, size):
+    """Rows of a micro-batch: at most `size`, but one pair at least; shares count samples and answers, no refusals."""
+    batches = micro_batches(refused, size)
+    assert all(batch.input_ids.shape[0] <= max(size, 2) for batch in batches)
+    assert sorted(key for batch in batches for key in batch.sample_ids) == [e.sample_id for e in refused]
+    for batch in batches:
+        of_refusals = batch.sample[batch.refusal].unique().tolist()
+        assert of_refusals == batch.sample[batch.forget].unique().tolist()
+    for name in ("sample_share", "forget_token_share", "token_share"):
+        assert sum(getattr(batch, name) for batch in batches) == pytest.approx(1)
+    alone = micro_batches([replace(example, refusal=None) for example in refused], max(1, size // 2))
+    assert [b.forget_token_share for b in batches] == [b.forget_token_share for b in alone]
+
+
+def test_hidden_states_of_the_target_model_stand_with_their_tokens(examples):
+    """[N, d] in the order of the tokens, zeros where an example has none, and None where no example has any."""
+    assert collate(examples).reference_hidden is None
+    known = [replace(e, reference_hidden=torch.rand(len(e.offsets), 3)) if i % 2 else e for i, e in enumerate(examples)]
+    batch = collate(known)
+    expected = [e.reference_hidden if i % 2 else torch.zeros(len(e.offsets), 3) for i, e in enumerate(known)]
+    assert torch.equal(batch.reference_hidden, torch.cat(expected))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+@pytest.mark.parametrize("processes", [1, 2, 3, 5, 11])
+def test_processes_share_a_batch(refused, examples, processes, size):
+    """Every sample is on one process, shares sum to one over all, and every process has equally many micro-batches."""
+    for step in (examples, refused):
+        parts = [micro_batches(step, size, rank, processes) for rank in range(processes)]
+        assert len({len(part) for part in parts}) == 1
+        real = [batch for part in parts for batch in part if batch.sample_share or batch.token_share]
+        assert sorted(key for batch in real for key in batch.sample_ids) == [e.sample_id for e in step]
+        every = [batch for part in parts for batch in part]
+        for name in ("sample_share", "forget_token_share", "token_share"):
+            assert sum(getattr(batch, name) for batch in every) == pytest.approx(1)
+        samples = max(1, size // 2) if step is refused else size
+        needed = [-(-len(step[rank::processes]) // samples) for rank in range(processes)]
+        assert len(every) - len(real) == sum(max(needed) - mine for mine in needed), "no more fillers than it takes"
+        assert all(len(b.sample_ids) == 1 for b in every if not (b.sample_share or b.token_share))
+
+
+def test_one_process_is_the_default(examples):
+    for one, other in zip(micro_batches(examples, 3), micro_batches(examples, 3, 0, 1), strict=True):
+        assert one.sample_ids == other.sample_ids and one.sample_share == other.sample_share
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_sum_to_the_whole_batch(tiny, examples, processes):
+    """8 rows over 2 (divisible) and 3 processes: loss and gradient of all micro-batches together."""
+    model = tiny().model
+    settings = tpo.Settings(beta=0.3, lambda_=0.05, retain=0.7)
+    whole, _, gradient = loss_and_gradients(model, [collate(examples)], settings)
+    parts = [batch for rank in range(processes) for batch in micro_batches(examples, 2, rank, processes)]
+    cut, _, cut_gradient = loss_and_gradients(model, parts, settings)
+    assert cut == pytest.approx(whole, rel=1e-5)
+    torch.testing.assert_close(cut_gradient, gradient, rtol=1e-4, atol=1e-5)
+
+
 def test_a_batch_moves_as_a_whole(examples):
     batch = collate(examples).to("meta")
     tensors = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]

@@ -102,6 +102,54 @@ def test_ranges_outside_the_text(bad):
         masks.project("abc", [(0, 3)], [bad])
 
 
+@pytest.mark.parametrize(
+    ("text", "scored", "offsets", "expected"),
+    [
+        # one word a token; the space in front of a token has no score
+        ("in Rome", [(0, 2, 0.25), (3, 7, 0.75)], [(0, 2), (2, 7)], [0.25, 0.75]),
+        # a token over two words has the higher score, a word over two tokens gives both its own
+        ("New York", [(0, 3, 0.9), (4, 8, 0.2)], [(0, 8)], [0.9]),
+        ("unbelievable", [(0, 12, 0.4)], [(0, 2), (2, 12)], [0.4, 0.4]),
+        # end of sequence stands for no text, and white space for no word
+        ("a b", [(0, 1, 1.0), (2, 3, 0.5)], [(0, 1), (1, 2), (2, 3), (3, 3)], [1.0, 0.0, 0.5, 0.0]),
+        # words in any order, one without a row, and none at all
+        ("a b c", [(4, 5, 0.3), (0, 1, 0.1)], [(0, 1), (1, 3), (3, 5)], [0.1, 0.0, 0.3]),
+        ("abc", [], [(0, 3)], [0.0]),
+        ("", [], [(0, 0)], [0.0]),
+        # one Han character split into byte tokens of the same offset
+        ("住在", [(0, 1, 0.2), (1, 2, 0.8)], [(0, 1), (1, 2), (1, 2)], [0.2, 0.8, 0.8]),
+    ],
+)
+def test_soften(text, scored, offsets, expected):
+    assert masks.soften(text, scored, offsets) == expected
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_soften_equals_the_definition_and_agrees_with_project(text):
+    """The highest score of a word that shares a non-space character with the token; for 0 and 1 it is `project`."""
+    generator = random.Random(1)
+    for _ in range(30):
+        words = masks.words(text)
+        scored = [(start, end, generator.random()) for start, end in words]
+        offsets = random_ranges(generator, len(text), 5)
+        expected = [
+            max((s for a, b, s in scored for i in range(max(x, a), min(y, b)) if not text[i].isspace()), default=0.0)
+            for x, y in offsets
+        ]
+        assert masks.soften(text, scored, offsets) == expected
+        flags = [(a, b, float(s > 0.5)) for a, b, s in scored]
+        marked = masks.project(text, [(a, b) for a, b, flag in flags if flag], offsets)
+        assert masks.soften(text, flags, offsets) == [float(flag) for flag in marked]
+
+
+@pytest.mark.parametrize("bad", [(-1, 2), (2, 1), (0, 4), (4, 4)])
+def test_soften_of_ranges_outside_the_text(bad):
+    with pytest.raises(ValueError, match="outside the answer of 3 characters"):
+        masks.soften("abc", [(*bad, 0.5)], [(0, 3)])
+    with pytest.raises(ValueError, match="outside the answer of 3 characters"):
+        masks.soften("abc", [(0, 3, 0.5)], [bad])
+
+
 def test_overlapping_is_one_flag_a_word():
     text = "Anna, born in New York"
     # The second span, "ew ", ends before York.
