@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -109,12 +109,14 @@ class Checkpoints:
     def _complete(self, folder: Path, state: dict[str, dict]) -> None:
         (folder / PICKLE).unlink(missing_ok=True)
         torch.save(state, folder / STATE)
-        _sync(folder)
+        for path in [*folder.iterdir(), folder]:
+            _sync(path)
         temporary = folder / f".{MARKER}"
         temporary.write_text(json.dumps({"key": self.key, "files": _content(folder)}, indent=1), encoding="utf-8")
         _sync(temporary)
         os.replace(temporary, folder / MARKER)
-        _sync(folder, self.folder)
+        _sync(folder)
+        _sync(self.folder)
 
     def _steps(self) -> list[int]:
         """Steps of all checkpoints, the newest first."""
@@ -162,11 +164,14 @@ def opened(key: str, minutes: float, group: Group) -> Iterator[Checkpoints]:
             folder.mkdir(exist_ok=True)
         except OSError as error:
             raise unwritable(folder, error) from None
-        yield Checkpoints(folder, key, minutes, group)
-        if group.rank == 0:
-            for checkpoint in folder.iterdir():
-                _remove(checkpoint)
-            folder.rmdir()
+        try:
+            yield Checkpoints(folder, key, minutes, group)
+            if group.rank == 0:
+                for checkpoint in folder.iterdir():
+                    _remove(checkpoint)
+        finally:
+            with suppress(OSError):  # it stays while it holds a checkpoint
+                folder.rmdir()
 
 
 @contextmanager
@@ -209,15 +214,13 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _sync(*paths: Path) -> None:
-    """Bring files and folders, with what is in them, to the disk."""
-    for path in paths:
-        for part in [*path.glob("*"), path] if path.is_dir() else [path]:
-            descriptor = os.open(part, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+def _sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def unwritable(path: Path, error: Exception) -> UserError:

@@ -19,9 +19,7 @@ def run(stage: Callable[[], None]) -> None:
     killed `dvc repro` would go on writing into outputs that nobody watches.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    if sys.platform == "linux":
-        parent_death_signal = 1  # PR_SET_PDEATHSIG
-        ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGTERM)
+    die_with_parent(signal.SIGTERM)
     try:
         stage()
     except UserError as error:
@@ -31,6 +29,13 @@ def run(stage: Callable[[], None]) -> None:
             raise
         where = getattr(error, "filename", None) or "an output of this stage"
         sys.exit(f"error: the disk is full while writing {where}; it was not kept. Free some space and run again")
+
+
+def die_with_parent(how: signal.Signals) -> None:
+    """On Linux, let the kernel send this process a signal when its parent dies."""
+    if sys.platform == "linux":
+        parent_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(parent_death_signal, how)
 
 
 def disk_is_full(error: BaseException) -> bool:

@@ -20,10 +20,11 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, get_error_handler
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from tif.errors import UserError
+from tif.errors import UserError, die_with_parent
 from tif.params import Compute
 
 PATIENCE = timedelta(hours=6)  # how long a process waits for the others, for example while the first one writes a model
+LAUNCHER = "TIF_LAUNCHER"  # variable: the process that has started this one
 GRACE = 3.0  # seconds; the launcher looks after its processes ten times a second
 
 
@@ -62,6 +63,7 @@ def launch(count: int, compute: Compute) -> None:
     check_devices(count, compute.device)
     # as torchrun would, but with the thread count that the results depend on
     os.environ["OMP_NUM_THREADS"] = str(compute.threads)
+    os.environ[LAUNCHER] = str(os.getpid())
     logging.disable()  # the agent reports each failure at length, beside what the processes say themselves
     with tempfile.TemporaryDirectory(prefix="tif-processes-") as logs:
         config = LaunchConfig(
@@ -104,7 +106,8 @@ def _tell(error: ChildFailedError, logs: str, count: int) -> None:
             f"process {rank} of {count} was killed by {failure.signal_name()}; if it was short of memory, lower"
             " unlearn.micro_batch or unlearn.processes"
         ) from None
-    if rank > 0:  # its output went to a file; that of process 0 has been seen
+    first = error.failures.get(0)
+    if first is None or first.exitcode != 1:  # process 0 has not shown the same; the others write to files
         for path in Path(logs).glob(f"*/attempt_0/{rank}/stderr.log"):
             sys.stderr.write(path.read_text(encoding="utf-8", errors="replace"))
     sys.exit(1)
@@ -130,6 +133,7 @@ def told_once(stage: Callable[[], None]) -> Callable[[], None]:
 
     Bad input is recorded for the launcher, which ends the other processes and shows it. Any other exception waits for a
     moment: most are the echo of a process that has gone, and then the launcher ends this one before it speaks.
+    Without the launcher the processes would wait for each other where no signal is heeded, so its death is theirs.
     """
 
     @wraps(stage)
@@ -137,6 +141,9 @@ def told_once(stage: Callable[[], None]) -> Callable[[], None]:
         if not started():
             return stage()
         signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
+        die_with_parent(signal.SIGKILL)
+        if os.getppid() != int(os.environ.get(LAUNCHER, os.getppid())):
+            sys.exit(1)  # it has died before
         try:
             return stage()
         except UserError as error:

@@ -1,10 +1,12 @@
 """Saving checkpoints while a Trainer trains, and going on from the newest."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 from transformers import TrainerCallback
+from transformers.utils import logging
 
 from tif.checkpoints import Checkpoints, first_line, unwritable
 from tif.errors import UserError
@@ -34,6 +36,7 @@ class Resumable(TrainerCallback):
         self.kept = dict(kept)
         self.steps_per_epoch = 0
         self.doing = "loading"
+        self.verbosity = logging.get_verbosity()
 
     def train(self, trainer: FlatTrainer) -> None:
         """Train from the newest checkpoint, or from the start where there is none.
@@ -46,11 +49,13 @@ class Resumable(TrainerCallback):
         self.steps_per_epoch = trainer.schedule.steps_per_epoch
         resume = self.checkpoints.resume
         try:
-            if resume is None:
-                trainer.train()
-            else:
-                self._load()
-                trainer.train(resume_from_checkpoint=str(self.checkpoints.path(resume)))
+            with _quiet():
+                if resume is None:
+                    trainer.train()
+                else:
+                    logging.set_verbosity_error()  # it warns of tied weights, which are saved once
+                    self._load()
+                    trainer.train(resume_from_checkpoint=str(self.checkpoints.path(resume)))
         except UserError:
             raise
         except Exception as error:
@@ -73,6 +78,7 @@ class Resumable(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         """Say where the run goes on."""
         self.doing = "training"
+        logging.set_verbosity(self.verbosity)
         if state.global_step and args.process_index == 0:
             print(f"resuming at step {state.global_step} of {state.max_steps}", file=sys.stderr)
 
@@ -97,3 +103,16 @@ class Resumable(TrainerCallback):
             for name, part in self.kept.items()
         }
         self.checkpoints.complete(state.global_step, states)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar for every model that is saved; that of training stays. What is changed inside is put back."""
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()
