@@ -1,0 +1,66 @@
+"""A stage for test_processes.py: it unlearns a tiny model in several cases, alone or as one of several processes."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import torch
+
+from tif import checkpoints, errors, models, params, processes
+from tif.unlearn import Settings, forget_examples, unlearn
+
+COMPUTE = params.Compute(device="cpu", threads=1)
+
+
+def case(folder: Path, group: processes.Group, method: str, settings: dict, minutes: float | None, die: dict) -> dict:
+    """One run of unlearning on the tables and the model in `folder`: all that comes of it, and the samples seen here.
+
+    die: rank and step at which a process kills itself.
+    """
+    model = models.load(folder / "model", None, "cpu")
+    forget, retain, spans, reference = (
+        pq.read_table(folder / f"{name}.parquet") for name in ("forget", "retain", "spans", "reference")
+    )
+    examples = forget_examples(model, forget, spans, reference)
+    module = params.choose("methods", method, "unlearn.method")
+    block = params.read(method, module.Settings, folder / "params.yaml")
+    seen, target = [], getattr(module, "Learner", module)
+    objective = target.objective
+
+    def noted(*arguments, **options):
+        batch = next(value for value in arguments if hasattr(value, "sample_share"))
+        seen.append([batch.sample_ids, batch.sample_share, batch.token_share])
+        if die and group.rank == die["rank"] and len(seen) == die["call"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return objective(*arguments, **options)
+
+    target.objective = noted
+    try:
+        arguments = (model, examples, forget, retain, reference, module, block, Settings(**settings), "cpu", False)
+        if minutes is None:
+            done = unlearn(*arguments)
+        else:
+            with checkpoints.opened("a" * 64, minutes, group) as kept:
+                done = unlearn(*arguments, kept)
+    finally:
+        target.objective = objective
+    return {**vars(done), "model": dict(model.model.state_dict()), "seen": seen, "world": group.count}
+
+
+def main() -> None:
+    """Run the cases of cases.json and write each process's results."""
+    folder, count = Path(sys.argv[1]), int(sys.argv[2])
+    models.prepare(COMPUTE)
+    if not processes.started():
+        processes.launch(count, COMPUTE)
+        return
+    with processes.joined("cpu") as group:
+        results = [case(folder, group, **values) for values in json.loads((folder / "cases.json").read_text())]
+        torch.save(results, folder / f"results-{group.rank}.pt")
+
+
+if __name__ == "__main__":
+    errors.run(processes.told_once(main))
