@@ -192,6 +192,13 @@ def test_a_learning_rate_that_is_far_too_large_is_told(tiny, examples):
         run(tiny(), examples, lr=1e30, warmup=0.0, epochs=3)
 
 
+def test_a_model_without_anything_to_train_is_told(tiny, examples):
+    language_model = tiny()
+    language_model.model.requires_grad_(False)
+    with pytest.raises(UserError, match="the model has no weight that can be trained"):
+        run(language_model, examples)
+
+
 def test_weights_that_the_last_step_broke_are_told(tiny, examples):
     """One step of lr 1e39 overflows float32 to infinity, after the only loss was checked."""
     with pytest.raises(UserError, match=r"step 0 made weights that are not finite; nothing was saved"):

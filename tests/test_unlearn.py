@@ -9,6 +9,7 @@ from tif import masks, tables
 from tif.batches import collate
 from tif.errors import UserError
 from tif.finetune import token_mean
+from tif.likelihood import likelihoods
 from tif.methods import tpo
 from tif.models import answer_tokens
 from tif.reference import reference_rows
@@ -248,6 +249,46 @@ def test_trajectory_rows(tiny, memorised, table, facts, retain, spans, tmp_path)
     assert len(log) == 3 and list(log[0]) == ["step", "loss", "lpl", "pl", "logit_drop", "general_nll"]
     tables.write(tmp_path / "trajectory.parquet", rows, tables.TRAJECTORY)
     assert len(tables.read(tmp_path / "trajectory.parquet", tables.TRAJECTORY)) == len(rows)
+
+
+def test_a_method_without_the_retain_rows_that_it_needs(tiny, memorised, forget, retain, spans):
+    with_retain = tpo.Settings(beta=0.2, lambda_=0.05, retain=1.0)
+    with pytest.raises(UserError, match=r"retain\.parquet has no rows, and unlearn\.method = 'tpo' trains with retain"):
+        run(tiny, memorised, forget, retain.slice(0, 0), spans, with_retain)
+
+
+def test_a_model_without_anything_to_train(tiny, forget, retain, spans, reference):
+    language_model = tiny()
+    language_model.model.requires_grad_(False)
+    examples = forget_examples(language_model, forget, spans, reference)
+    with pytest.raises(UserError, match="no weight that can be trained: all of them are frozen"):
+        unlearn(language_model, examples, forget, retain, reference, tpo, TPO, settings(), "cpu", False)
+
+
+def test_the_best_epoch_is_reported_and_kept(tiny, memorised, forget, retain, spans):
+    """The same run twice: the best epoch's weights are those that a run of the last epoch's weights passed through."""
+    worse = {"epochs": 4, "lr": 0.02, "warmup": 0.0}
+    last, *_ = run(tiny, memorised, forget, retain, spans, **worse)
+    language_model = tiny()
+    language_model.model.load_state_dict(memorised)
+    reference = reference_rows(language_model, forget, progress=False)
+    examples = forget_examples(language_model, forget, spans, reference)
+    chosen = settings(**worse, select="best")
+    done = unlearn(language_model, examples, forget, retain, reference, tpo, TPO, chosen, "cpu", False)
+    assert done.selection["selected"] == "best"
+    best, final = done.selection["best"], done.selection["last"]
+    assert best["epoch"] < final["epoch"] == 4
+    assert best["score"] > final["score"]
+    again = {
+        (row["sample_id"], row["epoch"]): row["value"] for row in done.trajectory if row["measure"] == "probability"
+    }
+    keys = forget["sample_id"].to_pylist()
+    found = likelihoods(language_model, forget, False, "").probability
+    assert found.tolist() == pytest.approx([again[key, best["epoch"]] for key in keys], rel=1e-6)
+    assert best["forget_probability"] == pytest.approx(found.mean(), rel=1e-5)
+    assert not any(
+        torch.equal(a, b) for a, b in zip(language_model.model.parameters(), last.model.parameters(), strict=True)
+    )
 
 
 def test_samples_without_unwanted_words_contribute_pl_alone(tiny, memorised, forget, retain, spans):

@@ -114,7 +114,6 @@ def unlearn(
     Raises UserError when the loss is not finite, when the reference table was computed by another model, or when the
     method needs retain samples and there are none.
     """
-    watch, rows = trajectory(language_model, examples, forget, retain, reference, settings.trajectory_retain, progress)
     needs = method.needs(method_settings)
     others = encode_pairs(language_model, triples(retain)) if needs.retain else []
     if needs.retain and not others:
@@ -122,6 +121,7 @@ def unlearn(
             f"data/benchmark/retain.parquet has no rows, and unlearn.method = '{settings.method}' trains with retain "
             "samples; set the weight of its retain term to 0 where it has one, or choose another method"
         )
+    watch, rows = trajectory(language_model, examples, forget, retain, reference, settings.trajectory_retain, progress)
     if not needs.refusals:
         examples = [replace(example, refusal=None) for example in examples]
     resumed = checkpoints is not None and checkpoints.resume is not None  # then it is all in the checkpoint
