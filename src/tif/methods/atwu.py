@@ -19,13 +19,13 @@ from torch import Tensor
 
 from tif.batches import Batch
 from tif.errors import UserError
-from tif.methods import Needs
+from tif.methods import Needs, forget_mean, retain_term, token_weights
 from tif.models import AnswerTokens
 from tif.params import Block
 
 
 class Settings(Block):
-    """`atwu`. weights: what g_t is: learned, or fixed: uniform (1), spans (unwanted or not), scores (of the spans).
+    """`atwu`. weights: what g_t is: learned, or fixed, see `tif.methods.token_weights`.
 
     alpha, gamma: weights of the retain and of the forget term. beta: how early the forget term saturates; saturation:
     "weighted" has s_t = exp(-beta * g_t * l_t), "wga" s_t = exp(-beta * l_t).
@@ -105,32 +105,26 @@ class Learner:
     def objective(self, tokens: AnswerTokens, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The micro-batch's share of L, and its share of the values to log; collects the scorer's gradient of J.
 
-        Logged: forget_nll, forget_loss (the saturated mean), weight and, with learned weights, weight_spread (mean of
-        |g - .5|), over forget tokens; retain_nll with a retain term.
+        Logged: forget_loss (mean of s g l), forget_nll and weight (means of l and g), and, if used, retain_nll.
         """
         settings, forget = self.settings, batch.forget
-        nll = tokens.nll(forget | batch.retain) if settings.alpha else tokens.nll(forget)
+        nll = tokens.nll(forget | batch.retain if settings.alpha else forget)
         weight = self._weight(tokens, batch)
         saturated = batch.forget_token_share * forget_loss(nll[forget], weight, settings.beta, settings.saturation)
-        loss = -settings.gamma * saturated
-        terms = {
-            "forget_loss": saturated,
-            "forget_nll": batch.forget_token_share * _mean(nll[forget]),
-            "weight": batch.forget_token_share * _mean(weight),
-        }
-        if settings.alpha:
-            terms["retain_nll"] = batch.token_share * _mean(nll[batch.retain])
-            loss = loss + settings.alpha * terms["retain_nll"]
+        keep, kept = retain_term(nll, batch, settings.alpha)
         if self._learns():
             self._collect(tokens.own[forget], nll[forget], batch)
-        return loss, terms
+        terms = {
+            "forget_loss": saturated,
+            "forget_nll": forget_mean(nll, batch),
+            "weight": batch.forget_token_share * weight.sum() / max(len(weight), 1),
+        }
+        return keep - settings.gamma * saturated, {**terms, **kept}
 
     def _weight(self, tokens: AnswerTokens, batch: Batch) -> Tensor:
         if self.settings.weights == "learned":
             return self.weights(tokens.own[batch.forget])
-        if self.settings.weights == "uniform":
-            return torch.ones_like(batch.score[batch.forget])
-        return (batch.unwanted.float() if self.settings.weights == "spans" else batch.score)[batch.forget]
+        return token_weights(batch, self.settings.weights)[batch.forget]
 
     def _learns(self) -> bool:
         return self.settings.weights == "learned" and self.step % self.settings.every == 0
@@ -178,7 +172,3 @@ class Learner:
         self.scorer.load_state_dict(state["scorer"])
         self.sgd.load_state_dict(state["sgd"])
         self.step = state["step"]
-
-
-def _mean(values: Tensor) -> Tensor:
-    return values.sum() / max(len(values), 1)
