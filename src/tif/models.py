@@ -175,7 +175,8 @@ class _TokenNll(torch.autograd.Function):
             rows.scatter_add_(-1, labels[:, None], -above[:, None])
             rows = rows.to(weight.dtype)
             states.append(rows @ weight)
-            of_weight = rows.T @ part if of_weight is None else of_weight.addmm_(rows.T, part)
+            if ctx.needs_input_grad[1]:  # not where the head is frozen
+                of_weight = rows.T @ part if of_weight is None else of_weight.addmm_(rows.T, part)
             if bias is not None:
                 of_bias = rows.sum(0) if of_bias is None else of_bias + rows.sum(0)
         return torch.cat(states), of_weight, of_bias, None
