@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tif import checkpoints, costs, models, params, processes, tables, unlearn
+from tif import checkpoints, costs, fit, models, params, processes, tables, unlearn
 from tif.errors import run
 
 TARGET = Path("data/models/target")
@@ -27,6 +27,7 @@ def main() -> None:
     runtime = params.read("runtime", params.Runtime)
     choice = params.read("model", params.ModelChoice)
     models.prepare(compute)
+    fit.check(settings, settings.processes, compute, cached=bool(method.needs(method_settings).cached))
     if settings.processes > 1 and not processes.started():
         processes.launch(settings.processes, compute)
         return
@@ -34,7 +35,8 @@ def main() -> None:
     with processes.joined(compute.device) as group:
         forget, retain, spans, reference = (tables.read(*table) for table in TABLES.values())
         source = params.local_source(choice.source, "model.source")
-        model = models.load(TARGET, source, compute.device)
+        # a model that is sharded goes to the devices in parts
+        model = models.load(TARGET, source, "cpu" if settings.fsdp else compute.device)
         examples = unlearn.forget_examples(model, forget, spans, reference)
 
         inputs = {"target": TARGET, **{name: path for name, (path, _) in TABLES.items()}}
@@ -55,14 +57,17 @@ def main() -> None:
                 runtime.progress and group.rank == 0,
                 kept,
             )
+            if settings.lora:
+                card = models.of_adapter(model.card, TARGET)
+            else:
+                card = replace(model.card, repository=None, revision=None, local=None)
+            models.save("data/models/unlearned", replace(model, card=card))
             if group.rank == 0:
-                write(model, done)
+                write(done)
 
 
-def write(model: models.LanguageModel, done: unlearn.Unlearned) -> None:
-    """Write all outputs."""
-    card = replace(model.card, repository=None, revision=None, local=None)
-    models.save("data/models/unlearned", replace(model, card=card))
+def write(done: unlearn.Unlearned) -> None:
+    """Write all outputs beside the model."""
     tables.write("data/trajectory.parquet", done.trajectory, tables.TRAJECTORY)
     tables.write("data/weights.parquet", done.weights, tables.WEIGHTS)
     tables.write_text("metrics/plots/steps.csv", pd.DataFrame(done.log).to_csv(index=False, float_format="%.6g"))

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import huggingface_hub
 import torch
@@ -28,6 +29,8 @@ from tif.batches import Batch, PromptFormat
 from tif.errors import UserError, disk_is_full
 from tif.params import Compute
 from tif.tables import writing
+
+T = TypeVar("T")
 
 
 def prepare(compute: Compute) -> None:
@@ -108,8 +111,12 @@ class AnswerTokens:
 
     def nll(self, where: Tensor) -> Tensor:
         """[N] negative log-likelihood (nats) of the true token where `where` (bool [N]) is true, elsewhere 0."""
-        chosen = _TokenNll.apply(self.hidden[where], self.head.weight, self.head.bias, self.label[where])
-        return _spread(chosen, where)
+        hidden, weight, bias = self.hidden[where], self.head.weight, self.head.bias
+        if torch.is_autocast_enabled(hidden.device.type):  # which does not reach into the backward pass
+            dtype = torch.get_autocast_dtype(hidden.device.type)
+            hidden, weight = hidden.to(dtype), weight.to(dtype)
+            bias = bias if bias is None else bias.to(dtype)
+        return _spread(_TokenNll.apply(hidden, weight, bias, self.label[where]), where)
 
     def per_token(self, loss: Callable[..., Tensor], where: Tensor, reference_hidden: Tensor | None = None) -> Tensor:
         """[N] a loss of whole rows of logits where `where` (bool [N]) is true, elsewhere 0.
@@ -177,7 +184,7 @@ class _TokenNll(torch.autograd.Function):
             states.append(rows @ weight)
             if ctx.needs_input_grad[1]:  # not where the head is frozen
                 of_weight = rows.T @ part if of_weight is None else of_weight.addmm_(rows.T, part)
-            if bias is not None:
+            if ctx.needs_input_grad[2]:
                 of_bias = rows.sum(0) if of_bias is None else of_bias + rows.sum(0)
         return torch.cat(states), of_weight, of_bias, None
 
@@ -189,6 +196,14 @@ def _exponentials(hidden: Tensor, weight: Tensor, bias: Tensor | None, label: Te
     largest = rows.amax(-1, keepdim=True)
     total = rows.sub_(largest).exp_().sum(-1, keepdim=True)
     return (total.log() + largest - chosen).squeeze(-1), rows, total
+
+
+def within(model: PreTrainedModel, call: Callable[[PreTrainedModel], T]) -> T:
+    """call(model); of a model whose weights are sharded inside of its forward pass, where they are gathered.
+
+    Every process has to make the same calls then; see also `tif.train`.
+    """
+    return model(call=call) if isinstance(model, FSDPModule) else call(model)
 
 
 def answer_tokens(model: PreTrainedModel, batch: Batch, layer: int | None = None, own: bool = False) -> AnswerTokens:
@@ -219,14 +234,16 @@ def write_card(folder: Path, card: Card) -> None:
 def save(path: Path | str, language_model: LanguageModel) -> None:
     """Write weights (safetensors), tokenizer and card as one folder, in one step; of a model with adapter just that.
 
-    Where the weights are sharded, every process has to call this, and process 0 writes.
+    Of several processes the first writes. Where the weights are sharded, every process has to call this.
     """
     model, card = language_model.model, language_model.card
     state = None
     if isinstance(model, FSDPModule):
         state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-        if torch.distributed.get_rank():
-            return
+        if card.base is None:
+            state = {name: value.to(getattr(torch, card.dtype)) for name, value in state.items()}
+    if torch.distributed.is_initialized() and torch.distributed.get_rank():
+        return
     with writing(path) as folder:
         if card.base is None:
             model.save_pretrained(folder, state_dict=state)

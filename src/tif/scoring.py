@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
-from tif.batches import Example, collate, encode, token_budget
-from tif.models import LanguageModel, answer_tokens
+from tif.batches import Batch, Example, collate, encode, token_budget
+from tif.models import LanguageModel, answer_tokens, within
 
 LOGIT_BUDGET = 2**25  # logits held at a time; 128 MiB in float32
 TOKEN_BUDGET = 2**13  # padded tokens a forward pass
@@ -33,7 +35,7 @@ class Scores:
         return -sums / np.diff(self.bounds)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # inference mode would mark weights that are gathered, and training uses them again
 def score(language_model: LanguageModel, examples: Sequence[Example], progress: bool, title: str = "scoring") -> Scores:
     """Score every answer token of `examples`, in batches of similar length, whatever order they come in."""
     model = language_model.model
@@ -44,22 +46,30 @@ def score(language_model: LanguageModel, examples: Sequence[Example], progress: 
     batches = token_budget([len(example.ids) for example in examples], TOKEN_BUDGET)
     with tqdm(total=len(examples), desc=title, unit="answer", disable=not progress) as bar:
         for indices in batches:
-            tokens = answer_tokens(model, collate([examples[i] for i in indices]).to(model.device))
-            dots = tokens.logit()
+            batch = collate([examples[i] for i in indices]).to(model.device)
             where = np.concatenate([np.arange(bounds[i], bounds[i + 1]) for i in indices])
-            step = max(1, LOGIT_BUDGET // tokens.head.weight.shape[0])
-            for part in range(0, len(where), step):
-                rows = tokens.head(tokens.hidden[part : part + step]).float()
-                label = tokens.label[part : part + step]
-                true = rows.gather(1, label[:, None])[:, 0]
-                at = where[part : part + step]
-                # a head of fewer bits rounds its logits; training does not, and margins compare with this
-                exact = true if tokens.head.weight.dtype == torch.float32 else dots[part : part + step]
-                logit[at] = exact.cpu().numpy()
-                logprob[at] = (true - rows.logsumexp(-1)).cpu().numpy()
-                hit[at] = (rows.argmax(-1) == label).cpu().numpy()
+            logit[where], logprob[where], hit[where] = within(model, partial(_scores, batch))
             bar.update(len(indices))
     return Scores(bounds, logit, logprob, hit)
+
+
+def _scores(batch: Batch, model: PreTrainedModel) -> np.ndarray:
+    """[3, N] logit, log-probability and hit of the answer tokens of a batch."""
+    tokens = answer_tokens(model, batch)
+    dots = tokens.logit()
+    found = np.empty((3, len(dots)), np.float32)
+    step = max(1, LOGIT_BUDGET // tokens.head.weight.shape[0])
+    for part in range(0, len(dots), step):
+        at = slice(part, part + step)
+        rows, label = tokens.head(tokens.hidden[at]), tokens.label[at]
+        rounded = rows.dtype != torch.float32
+        rows = rows.float()
+        true = rows.gather(1, label[:, None])[:, 0]
+        # a head of fewer bits rounds its logits; training does not, and margins compare with this
+        found[0, at] = (dots[at] if rounded else true).cpu().numpy()
+        found[1, at] = (true - rows.logsumexp(-1)).cpu().numpy()
+        found[2, at] = (rows.argmax(-1) == label).cpu().numpy()
+    return found
 
 
 def encode_pairs(language_model: LanguageModel, pairs: Sequence[tuple[str, str, str]]) -> list[Example]:

@@ -11,11 +11,14 @@ from typing import Protocol
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
 from tif.batches import Batch, Example, micro_batches
 from tif.errors import UserError
+from tif.fit import Fit, finish
+from tif.fit import arguments as fit_arguments
 from tif.models import AnswerTokens, LanguageModel, answer_tokens
 from tif.params import Block
 
@@ -151,8 +154,9 @@ class FlatTrainer(Trainer):
         total = torch.zeros((), device=self.args.device)
         logged: dict[str, Tensor] = {}
         for batch in batches:
-            last = batch is batches[-1]
-            with nullcontext() if last else self.accelerator.no_sync(model):
+            # sharded gradients are added up in every micro-batch, as whole ones may not fit
+            now = batch is batches[-1] or self.is_fsdp_enabled
+            with nullcontext() if now else self.accelerator.no_sync(model):
                 loss, terms = model(call=partial(self._share, batch.to(self.args.device)))
                 # what runs in several processes averages the gradients; the shares are made to be summed
                 self.accelerator.backward(loss * self.args.world_size)
@@ -207,13 +211,15 @@ def train(
     forward: Callable[[PreTrainedModel, Batch], AnswerTokens] = answer_tokens,
     resumable: Resumable | None = None,
     unused: bool = False,
+    fit: Fit | None = None,
 ) -> list[dict[str, float]]:
     """Train the model in place.
 
     examples: one epoch's samples. others: samples of which each step takes as many as it takes of `examples` (the
     retain term); see `Schedule`. after_epoch: called with the number of epochs done. learner: trained beside the model.
     forward: makes a micro-batch's answer tokens. resumable: saves checkpoints and goes on from them. unused: whether
-    `forward` leaves some weights out, which several processes have to look for.
+    `forward` leaves some weights out, which several processes have to look for. fit: for a model made ready by
+    `tif.fit.fitted`; sharded weights stay sharded, and after_epoch is called with 0 too, once they are.
     Returns one row of logged values per optimiser step.
     Raises UserError for a loss that is not finite, and for a model with nothing to train.
     """
@@ -221,6 +227,7 @@ def train(
     if not any(weight.requires_grad for weight in model.parameters()):
         raise UserError("the model has no weight that can be trained: all of them are frozen")
     schedule = Schedule(examples, others, optimisation.batch, optimisation.seed)
+    fit = fit or Fit()
     with tempfile.TemporaryDirectory() as scratch, _callable(model):
         arguments = TrainingArguments(
             output_dir=str(resumable.folder) if resumable else scratch,
@@ -240,7 +247,9 @@ def train(
             remove_unused_columns=False,
             dataloader_pin_memory=False,
             disable_tqdm=not progress,
+            **fit_arguments(fit),
         )
+        finish(arguments, fit)
         trainer = FlatTrainer(
             language_model,
             schedule,
@@ -250,7 +259,7 @@ def train(
             forward,
             args=arguments,
             # a checkpoint must not come between the end of an epoch and what is done then
-            callbacks=[_AfterEpoch(after_epoch), *([resumable] if resumable else [])],
+            callbacks=[_AfterEpoch(after_epoch, fit, device), *([resumable] if resumable else [])],
         )
         if trainer.args.n_gpu > 1:
             raise UserError("training runs on one device; set CUDA_VISIBLE_DEVICES to one of them")
@@ -278,16 +287,29 @@ def _callable(model: PreTrainedModel) -> Iterator[None]:
 
 
 class _AfterEpoch(TrainerCallback):
-    def __init__(self, action: Callable[[int], None] | None) -> None:
+    def __init__(self, action: Callable[[int], None] | None, fit: Fit, device: str) -> None:
         self.action = action
+        self.fit = fit
+        self.device = device
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs) -> None:
+        """Run the action on a model that could not be used before it was sharded."""
+        if self.fit.fsdp and not state.global_step:
+            self._run(0, model)
 
     def on_epoch_end(self, args, state, control, model=None, **kwargs) -> None:
         """Check the weights, then run the action on the model in evaluation mode."""
-        if not all(torch.isfinite(weight).all() for weight in model.parameters()):
+        weights = (weight.to_local() if isinstance(weight, DTensor) else weight for weight in model.parameters())
+        if not all(torch.isfinite(weight).all() for weight in weights):
             # a loss is checked before its step, so what the last step made has to be checked here
             made = f"step {state.global_step - 1} made weights that are not finite"
             raise UserError(f"{made}; nothing was saved. {REMEDY}")
+        self._run(round(state.epoch), model)
+
+    def _run(self, epoch: int, model: PreTrainedModel) -> None:
         if self.action:
             model.eval()
-            self.action(round(state.epoch))
+            mixed = self.fit.precision == "mixed" and not self.fit.fsdp
+            with torch.autocast(self.device, torch.bfloat16, enabled=mixed):
+                self.action(epoch)
             model.train()

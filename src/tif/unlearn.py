@@ -14,7 +14,8 @@ from tif import masks, train
 from tif.batches import Batch, Example, collate, token_budget
 from tif.checkpoints import Checkpoints
 from tif.errors import UserError
-from tif.models import AnswerTokens, LanguageModel, answer_tokens
+from tif.fit import Fit, fitted
+from tif.models import AnswerTokens, LanguageModel, answer_tokens, within
 from tif.reference import answer_keys, encode_answers, triples
 from tif.resume import Resumable
 from tif.scoring import TOKEN_BUDGET, encode_pairs
@@ -22,12 +23,13 @@ from tif.selection import Best, best, standings
 from tif.trajectory import trajectory
 
 
-class Settings(train.Optimisation):
+class Settings(train.Optimisation, Fit):
     """`unlearn`. method: file name of the method. trajectory_retain: retain samples scored after every epoch.
 
     processes: copies of the stage that share every step, each with a device of its own unless it runs on the CPU.
     select: which epoch's weights are saved: last, or best, the one with the greatest harmonic mean of the forget set's
     truth ratio score and the share of the target model's retain probability that is left; see `tif.selection`.
+    The other keys are those of `Fit`.
     """
 
     method: str = Field(pattern=r"^[a-z0-9_]+$")
@@ -125,7 +127,8 @@ def unlearn(
     if not needs.refusals:
         examples = [replace(example, refusal=None) for example in examples]
     resumed = checkpoints is not None and checkpoints.resume is not None  # then it is all in the checkpoint
-    if not resumed:
+    early = not resumed and not settings.fsdp  # a model to be sharded may not fit before that
+    if early:
         watch(0)
     head = None
     if needs.cached:
@@ -145,35 +148,38 @@ def unlearn(
         learner = method.Learner(method_settings, width, steps, device)
 
     ids = {example.sample_id for example in examples}
-    writes = checkpoints is None or checkpoints.group.rank == 0
-    chosen = Best(language_model.model, rows, ids, wanted=settings.select == "best" and writes)
+    keeps = checkpoints is None or checkpoints.group.rank == 0 or settings.fsdp
+    chosen = Best(language_model.model, rows, ids, wanted=settings.select == "best" and keeps)
 
     def after_epoch(epoch: int) -> None:
-        if epoch:
+        if epoch or settings.fsdp:
             watch(epoch)
+        if epoch:
             chosen.after_epoch(epoch)
         if learner and needs.own:
             weights.extend(weight_rows(language_model, examples, learner, epoch))
 
-    if not resumed:
+    if early:
         after_epoch(0)
     kept = {"trajectory": rows, "weights": weights, "best": chosen}
-    log = train.train(
-        language_model,
-        examples,
-        learner.objective if learner else partial(method.objective, settings=method_settings),
-        settings,
-        device,
-        progress,
-        others,
-        after_epoch,
-        learner=learner,
-        forward=forward,
-        resumable=Resumable(checkpoints, kept) if checkpoints else None,
-        unused=needs.layer is not None,
-    )
-    if chosen.kept:
-        chosen.put_back()
+    with fitted(language_model.model, settings, settings.seed):
+        log = train.train(
+            language_model,
+            examples,
+            learner.objective if learner else partial(method.objective, settings=method_settings),
+            settings,
+            device,
+            progress,
+            others,
+            after_epoch,
+            learner=learner,
+            forward=forward,
+            resumable=Resumable(checkpoints, kept) if checkpoints else None,
+            unused=needs.layer is not None,
+            fit=settings,
+        )
+        if chosen.kept:
+            chosen.put_back()
     found = standings(rows, ids)
     selection = {"selected": settings.select, "last": found[-1].rounded(), "best": best(found).rounded()}
     return Unlearned(log, rows, weights, selection)
@@ -185,7 +191,8 @@ def weight_rows(language_model: LanguageModel, examples: list[Example], learner:
     found: list[list[dict]] = [[] for _ in examples]
     for indices in token_budget([len(example.ids) for example in examples], TOKEN_BUDGET):
         batch = collate([replace(examples[i], refusal=None) for i in indices]).to(language_model.model.device)
-        weight = learner.weights(answer_tokens(language_model.model, batch, own=True).own).tolist()
+        tokens = within(language_model.model, partial(answer_tokens, batch=batch, own=True))
+        weight = learner.weights(tokens.own).tolist()
         for i in indices:
             example = examples[i]
             part, weight = weight[: len(example.offsets)], weight[len(example.offsets) :]

@@ -1,0 +1,177 @@
+"""The memory plan against measured memory: training steps on the CPU, each case in a fresh process.
+
+    python bench/plan.py
+
+Peak memory is the growth of the process's maximum resident size over all of the case: the model is built, two
+optimiser steps of two micro-batches each are made with TPO and AdamW. What imports and first calls take is left out: a
+very small model is trained before. Linux only, as the maximum is reset there through /proc.
+"""
+
+import argparse
+import ctypes
+import gc
+import json
+import multiprocessing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tif import adapters, plan
+from tif.batches import Example
+from tif.methods import Needs, tpo
+from tif.models import Card, LanguageModel, prepare
+from tif.params import Compute
+from tif.train import Optimisation, train
+
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+METHOD = tpo.Settings(beta=0.2, lambda_=0.05, retain=0.0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained: a Llama, and micro-batches of `rows` samples of `length` tokens, `answer` of them answer."""
+
+    name: str
+    layers: int
+    width: int
+    vocabulary: int
+    rows: int
+    length: int
+    answer: int
+    dtype: str = "float32"
+    checkpointing: bool = False
+    rank: int = 0
+    processes: int = 1
+
+    @property
+    def config(self) -> LlamaConfig:
+        return LlamaConfig(
+            vocab_size=self.vocabulary,
+            hidden_size=self.width,
+            intermediate_size=-(-self.width * 8 // 3 // 32) * 32,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.width // 64,
+            num_key_value_heads=max(1, self.width // 128),
+            tie_word_embeddings=True,
+            dtype=self.dtype,
+        )
+
+    @property
+    def lora(self) -> adapters.Lora | None:
+        return adapters.Lora(rank=self.rank, alpha=16.0, dropout=0.0, targets=ATTENTION) if self.rank else None
+
+
+SMALL = Case("a: 4 layers x 256, short rows", 4, 256, 32000, rows=16, length=80, answer=40)
+DEEP = Case("b: 8 layers x 512, long rows", 8, 512, 8000, rows=4, length=512, answer=256)
+CASES = (
+    SMALL,
+    replace(SMALL, name="a, bfloat16", dtype="bfloat16"),
+    DEEP,
+    replace(DEEP, name="b, checkpointing", checkpointing=True),
+    replace(DEEP, name="b, bfloat16", dtype="bfloat16"),
+    replace(DEEP, name="b, LoRA of rank 8", rank=8),
+    replace(DEEP, name="b, LoRA, checkpointing", rank=8, checkpointing=True),
+)
+
+
+def planned(case: Case) -> plan.Memory:
+    """What tif.plan says."""
+    load = plan.load_of([(case.length, case.answer)], [], Needs(), 2 * case.rows, case.rows)
+    setup = plan.Setup(case.dtype, "weights", case.checkpointing, fsdp=False, processes=1)
+    return plan.memory(plan.shape_of(case.config, case.lora), setup, load)
+
+
+def run(case: Case) -> None:
+    """Build the model and train it."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM._from_config(case.config, attn_implementation="sdpa")
+    if case.lora:
+        adapters.attach(model, case.lora, seed=0)
+    if case.checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    card = Card(prompt="plain", date="", dtype=case.dtype, attention="sdpa")
+    unwanted = torch.arange(case.answer) % 3 == 0
+    examples = [
+        Example(
+            sample_id=f"forget/{index:04}",
+            ids=torch.randint(case.vocabulary, (case.length,)),
+            start=case.length - case.answer,
+            offsets=[],
+            forget=True,
+            unwanted=unwanted,
+            reference_logit=torch.zeros(case.answer),
+        )
+        for index in range(2 * case.rows)
+    ]
+    settings = Optimisation(
+        epochs=2,
+        batch=2 * case.rows,
+        micro_batch=case.rows,
+        lr=1e-5,
+        weight_decay=0.0,
+        warmup=0.0,
+        max_grad_norm=1.0,
+        seed=0,
+    )
+    language_model = LanguageModel(model, None, card)
+    train(language_model, examples, lambda tokens, batch: tpo.objective(tokens, batch, METHOD), settings, "cpu", False)
+
+
+def measured(case: Case) -> int:
+    """Bytes by which the maximum resident size grows in `run`."""
+    run(Case("warm-up", 1, 128, 500, rows=1, length=16, answer=8, checkpointing=case.checkpointing, rank=case.rank))
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    run(case)
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
+
+
+def _work(case: Case, threads: int, pipe) -> None:
+    prepare(Compute(device="cpu", threads=threads))
+    pipe.send(measured(case))
+
+
+def compare(case: Case, threads: int) -> dict[str, float]:
+    """Planned and measured MiB of a case, and the error of the plan as a share of what was measured."""
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=_work, args=(case, threads, theirs))
+    process.start()
+    theirs.close()
+    found = ours.recv() / 2**20
+    process.join()
+    parts = planned(case)
+    total = parts.total / 2**20
+    return {"planned": total, "measured": found, "error": total / found - 1} | {
+        name: value / 2**20 for name, value in asdict(parts).items()
+    }
+
+
+def main() -> None:
+    """Measure every case and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    arguments = parser.parse_args()
+    rows = {case.name: compare(case, arguments.threads) for case in CASES}
+    if arguments.json:
+        print(json.dumps(rows, indent=1))
+        return
+    names = list(next(iter(rows.values())))
+    print(f"{'MiB':<32}" + "".join(f"{name:>12}" for name in names))
+    for case, row in rows.items():
+        cells = (f"{value:>12.0%}" if name == "error" else f"{value:>12.0f}" for name, value in row.items())
+        print(f"{case:<32}" + "".join(cells))
+
+
+if __name__ == "__main__":
+    main()

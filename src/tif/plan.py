@@ -1,0 +1,272 @@
+"""How much memory unlearning takes, and over how many GPUs FSDP has to shard it: numbers from shapes alone.
+
+Weights are counted exactly (a model without storage is built from its configuration); activations follow the formula
+of `layer_bytes`, which is that of a Llama. docs/memory.md compares the sum with measurements.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+
+from tif import adapters
+from tif.errors import UserError
+from tif.methods import Needs
+from tif.models import LOGIT_BUDGET
+
+GIB = 2**30
+GPUS = (1, 2, 4, 8)
+USABLE = 0.9  # of a GPU's memory; the rest is its context, kernels' workspaces and gaps between allocations
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+ROW_BYTES = 8 + 1 + 4 + 4 + 4  # an answer token: id, unwanted, score, reference logit and log-probability
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a model. Counts are of numbers, not of bytes.
+
+    parameters: all weights. block: weights of the largest decoder layer. head: weights of the head.
+    hidden, intermediate: widths. query, key: heads x head size of the queries, and of the keys (or values).
+    inputs: widths of the inputs of a layer's adapters, empty without LoRA. rank: of the adapters, or 0.
+    trainable, trainable_block: weights that training changes, in all and in one layer.
+    """
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    query: int
+    key: int
+    vocabulary: int
+    parameters: int
+    block: int
+    head: int
+    inputs: tuple[int, ...]
+    rank: int
+    trainable: int
+    trainable_block: int
+
+
+@dataclass(frozen=True)
+class Load:
+    """The largest micro-batch, and what is kept of the target model.
+
+    rows, length: rows of the micro-batch, and tokens of the longest, to which all are padded. answers: its answer
+    tokens at most. table: answer tokens of the reference table. cached: answer tokens whose hidden states are kept.
+    """
+
+    rows: int
+    length: int
+    answers: int
+    table: int
+    cached: int
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How the model is trained; see `unlearn` in params.yaml. dtype: of the model's card. dropout: of the adapters."""
+
+    dtype: str
+    precision: Literal["weights", "mixed"]
+    checkpointing: bool
+    fsdp: bool
+    processes: int
+    dropout: bool = False
+
+    @property
+    def weight(self) -> int:
+        """Bytes of a weight."""
+        return 4 if self.precision == "mixed" else BYTES[self.dtype]
+
+    @property
+    def compute(self) -> int:
+        """Bytes of a number in matrix products."""
+        return 2 if self.precision == "mixed" else BYTES[self.dtype]
+
+    @property
+    def autocast(self) -> bool:
+        """Whether products are cast one by one, as against FSDP, which casts the weights it gathers."""
+        return self.precision == "mixed" and not self.fsdp
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that one process needs on its device, by what they are for."""
+
+    weights: int
+    gradients: int
+    optimiser: int
+    gathered: int
+    activations: int
+    working: int
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, field.name) for field in fields(self))
+
+
+def shape_of(config: PreTrainedConfig, lora: adapters.Lora | None) -> Shape:
+    """The sizes of a model that has this configuration. Raises UserError where it lacks what the formula needs."""
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"--plan: no causal language model can be made of config.json: {reason}") from None
+    parameters = sum(weight.numel() for weight in model.parameters())
+    kinds = set(model._no_split_modules or ())
+    blocks = [module for module in model.modules() if type(module).__name__ in kinds]
+    head = model.get_output_embeddings()
+    if not blocks or head is None:
+        raise UserError(f"--plan: {type(model).__name__} does not say what its decoder layers and its head are")
+    block = max(_count(module) for module in blocks)
+    if lora:
+        adapters.attach(model, lora, seed=0)
+    largest = max(blocks, key=_count)
+    added = [module for name, module in largest.named_modules() if name.endswith("lora_A." + adapters.NAME)]
+    changed = [weight for weight in model.parameters() if weight.requires_grad]
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    keys = getattr(config, "num_key_value_heads", None) or heads
+    return Shape(
+        layers=len(blocks),
+        hidden=config.hidden_size,
+        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        heads=heads,
+        query=heads * size,
+        key=keys * size,
+        vocabulary=head.weight.shape[0],
+        parameters=parameters,
+        block=block,
+        head=head.weight.numel(),
+        inputs=tuple(module.in_features for module in added),
+        rank=lora.rank if lora else 0,
+        trainable=sum(weight.numel() for weight in changed),
+        trainable_block=_count(largest, changed=True),
+    )
+
+
+def _count(module: torch.nn.Module, changed: bool = False) -> int:
+    return sum(weight.numel() for weight in module.parameters() if weight.requires_grad or not changed)
+
+
+def load_of(
+    lengths: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]], needs: Needs, batch: int, micro_batch: int
+) -> Load:
+    """The largest micro-batch that these samples can make, and what a method keeps of them.
+
+    lengths, others: (tokens, answer tokens) of the forget samples (the longer of answer and refusal, where the method
+    uses refusals) and of the retain samples; the latter count only where the method needs them.
+    """
+    used = [*lengths, *(others if needs.retain else ())]
+    rows = min(micro_batch, batch * (1 + needs.retain) * (1 + needs.refusals))
+    kept = {"forget": sum(answer for _, answer in lengths), "retain": sum(answer for _, answer in others)}
+    return Load(
+        rows=rows,
+        length=max(length for length, _ in used),
+        answers=rows * max(answer for _, answer in used),
+        table=2 * kept["forget"],
+        cached=sum(kept[name] for name in needs.cached),
+    )
+
+
+def layer_bytes(shape: Shape, setup: Setup) -> float:
+    """Bytes of activations that a decoder layer keeps for its backward pass, a token.
+
+        all weights:  2 n d + s (2 q + 2 k) + 4 h + 8 + 4 s i
+        LoRA:         8 d + s (2 q + 2 k) + 4 h + 8 + 3 s i + sum over adapters of (c in + 4 rank)
+
+    d, i: hidden and intermediate width. q, k: heads x head size of queries and of keys. h: heads. s: bytes of a number
+    in products. n: what a norm keeps of a number: the float32 input, the normalised input, the output; n = 12 in
+    float32 and 8 in bfloat16. in: width of an adapter's input, of which it keeps a float32 copy (c = 4, none in float32
+    without dropout beyond one that layers share; with dropout a mask too).
+
+    With autocast the residual stream is float32, so that n = 8, and every matrix product keeps its own bfloat16 copy of
+    its input: 10 d more for query, key, value, gate and up.
+
+    Assumes RMSNorm that computes in float32, rotary positions, a gated feed-forward layer and attention without
+    stored scores (SDPA's flash or memory-efficient kernels), and no mixture of experts.
+    """
+    size, d = setup.compute, shape.hidden
+    attention = size * (2 * shape.query + 2 * shape.key) + 4 * shape.heads
+    if not shape.rank:
+        norms = 2 * 8 * d + 10 * d if setup.autocast else 2 * (4 + 2 * size) * d
+        return norms + attention + 8 + 4 * size * shape.intermediate
+    if size == 4 and not setup.dropout:
+        kept = 4 * sum(set(shape.inputs))
+    else:
+        kept = (5 if setup.dropout else 4) * sum(shape.inputs)
+    adapted = kept + 4 * shape.rank * len(shape.inputs)
+    return 2 * 4 * d + attention + 8 + 3 * size * shape.intermediate + adapted
+
+
+def activation_bytes(shape: Shape, setup: Setup, load: Load) -> int:
+    """Bytes of activations kept for the backward pass: of all layers; with checkpointing their inputs, and one layer.
+
+    Beside them the last norm, and of every answer token its hidden state, in the dtype it has and twice in float32.
+    """
+    stream = 4 if setup.autocast else setup.compute
+    layer = layer_bytes(shape, setup)
+    layers = shape.layers * stream * shape.hidden + layer if setup.checkpointing else shape.layers * layer
+    last = (4 + 2 * stream) * shape.hidden
+    return round(load.rows * load.length * (layers + last) + load.answers * shape.hidden * (8 + 2 * stream))
+
+
+def chunk_numbers(shape: Shape, load: Load) -> int:
+    """Logits that exist at a time: those of all answer tokens, or LOGIT_BUDGET of them."""
+    return min(load.answers * shape.vocabulary, max(LOGIT_BUDGET, shape.vocabulary))
+
+
+def working_bytes(shape: Shape, setup: Setup, load: Load) -> int:
+    """Bytes that come and go: the larger of what the head needs and what the backward pass of a layer needs.
+
+    The head holds a chunk of logits in float32, with a copy in its own dtype where that is another, or a copy with the
+    gradient of its weights. A layer holds gradients of 2 i + 2 d numbers a token, while the head's gradient waits for
+    the embeddings'. A frozen head has no gradient.
+    """
+    size, head = setup.compute, 0 if shape.rank else shape.head * setup.compute
+    numbers = chunk_numbers(shape, load)
+    chunk = max(numbers * (4 + size if size < 4 else 4), numbers * size + head)
+    layer = load.rows * load.length * size * 2 * (shape.intermediate + shape.hidden)
+    return max(chunk, layer + head)
+
+
+def memory(shape: Shape, setup: Setup, load: Load) -> Memory:
+    """What one process needs at the moment of the step when it needs most.
+
+    AdamW keeps two numbers a trained weight in that weight's dtype; adapters are float32. Data parallel processes hold
+    a second copy of the gradients (buckets); FSDP shards weights, gradients and optimiser state, and gathers two layers
+    and all that is outside of layers, with their gradients. Autocast keeps a bfloat16 copy of every matrix.
+    """
+    trained = 4 if shape.rank else setup.weight
+    frozen = shape.parameters * setup.weight + (shape.trainable * 4 if shape.rank else 0)
+    parts = setup.processes if setup.fsdp else 1
+    outside = shape.parameters - shape.layers * shape.block
+    gathered = 0
+    if setup.fsdp and setup.processes > 1:
+        gathered = setup.compute * (2 * shape.block + outside)
+        gathered += (4 if shape.rank else setup.compute) * 2 * shape.trainable_block
+        gathered += 0 if shape.rank else setup.compute * outside
+    elif setup.autocast:
+        gathered = 2 * (shape.layers * shape.block + shape.head)
+    copies = 2 if setup.processes > 1 and not setup.fsdp else 1
+    return Memory(
+        weights=frozen // parts,
+        gradients=copies * trained * shape.trainable // parts,
+        optimiser=2 * trained * shape.trainable // parts,
+        gathered=gathered,
+        activations=activation_bytes(shape, setup, load),
+        working=working_bytes(shape, setup, load),
+    )
+
+
+def kept_bytes(shape: Shape, setup: Setup, load: Load) -> int:
+    """Main memory of the reference table's values and of cached hidden states, in every process."""
+    return load.table * ROW_BYTES + load.cached * shape.hidden * BYTES[setup.dtype]
+
+
+def sharded(setup: Setup, gpus: int) -> Setup:
+    """The same on so many GPUs, sharded over them."""
+    return replace(setup, fsdp=gpus > 1, processes=gpus)
