@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
-.PHONY: repro compare test test-slow lint constraints
+.PHONY: repro compare study test test-slow lint constraints
 
 repro: .venv/installed
 	$(RUN) dvc repro
@@ -10,6 +10,10 @@ repro: .venv/installed
 # Every identifier that can run here, on the benchmark of the last run; options go into ARGS.
 compare: .venv/installed
 	$(RUN) python bench/identifiers.py $(ARGS)
+
+# Every method on three seeds, as experiments; bench/study.py says more, and ARGS names other groups of experiments.
+study: .venv/installed
+	$(RUN) python bench/study.py run $(ARGS)
 
 test: .venv/installed
 	$(RUN) pytest
