@@ -78,7 +78,7 @@ CASES = (
 
 def planned(case: Case) -> plan.Memory:
     """What tif.plan says."""
-    load = plan.load_of([(case.length, case.answer)], [], Needs(), 2 * case.rows, case.rows)
+    load = plan.load_of([(case.length, case.answer)], [], Needs(), 2 * case.rows, case.rows, processes=1)
     setup = plan.Setup(case.dtype, "weights", case.checkpointing, fsdp=False, processes=1)
     return plan.memory(plan.shape_of(case.config, case.lora), setup, load)
 

@@ -1,12 +1,16 @@
-"""Unlearn the forget set from the target model with the chosen method."""
+"""Unlearn the forget set from the target model with the chosen method.
 
+`--plan` prints how much memory that takes, and over how many GPUs it has to be sharded, and does nothing.
+"""
+
+import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from tif import checkpoints, costs, fit, models, params, processes, tables, unlearn
+from tif import checkpoints, costs, fit, models, params, plan_report, processes, tables, unlearn
 from tif.errors import run
 
 TARGET = Path("data/models/target")
@@ -20,21 +24,30 @@ TABLES = {
 
 def main() -> None:
     """Read target, forget set, spans and reference; write the unlearned model, step log, trajectory and weights."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--plan", nargs="?", const="", metavar="CONFIG", help="print the memory needed, for any config.json; do nothing"
+    )
+    planned = parser.parse_args().plan
     settings = params.read("unlearn", unlearn.Settings)
     method = params.choose("methods", settings.method, "unlearn.method")
     method_settings = params.read(settings.method, method.Settings)
     compute = params.read("compute", params.Compute)
     runtime = params.read("runtime", params.Runtime)
     choice = params.read("model", params.ModelChoice)
+    needs, source = method.needs(method_settings), params.local_source(choice.source, "model.source")
+    if planned is not None:
+        config = Path(planned) if planned else None
+        print(plan_report.report(config, TARGET, TABLES["forget"][0].parent, source, settings, needs, settings.method))
+        return
     models.prepare(compute)
-    fit.check(settings, settings.processes, compute, cached=bool(method.needs(method_settings).cached))
+    fit.check(settings, settings.processes, compute, cached=bool(needs.cached))
     if settings.processes > 1 and not processes.started():
         processes.launch(settings.processes, compute)
         return
 
     with processes.joined(compute.device) as group:
         forget, retain, spans, reference = (tables.read(*table) for table in TABLES.values())
-        source = params.local_source(choice.source, "model.source")
         # a model that is sharded goes to the devices in parts
         model = models.load(TARGET, source, "cpu" if settings.fsdp else compute.device)
         examples = unlearn.forget_examples(model, forget, spans, reference)

@@ -43,8 +43,8 @@ def check(fit: Fit, processes: int, compute: Compute, cached: bool) -> None:
         raise UserError(f"params.yaml: unlearn.fsdp needs compute.device = cuda, not {compute.device}")
     if cached:
         raise UserError(
-            "params.yaml: unlearn.fsdp is true, but the method with its settings reads hidden states of the target model,"
-            " which are computed before weights are sharded; set unlearn.fsdp to false, or choose another method"
+            "params.yaml: unlearn.fsdp is true, but the method with its settings reads hidden states of the target,"
+            " and those are computed before weights are sharded; set unlearn.fsdp to false, or choose another method"
         )
 
 

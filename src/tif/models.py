@@ -267,26 +267,38 @@ def load(path: Path | str, source: Path | None, device: str) -> LanguageModel:
     character offsets, when the head is not a plain linear layer, or when an adapter belongs to another model.
     """
     path = Path(path)
+    card = read_card(path)
+    if card.base is not None:
+        return _load_adapter(path, card, source, device)
+    name, revision = located(path, card, source)
+    return open_model(name, revision, card, device)
+
+
+def read_card(path: Path) -> Card:
+    """`tif.json` of a model folder. Raises UserError when it is missing or damaged."""
     try:
-        card = Card(**json.loads((path / "tif.json").read_text(encoding="utf-8")))
+        return Card(**json.loads((path / "tif.json").read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"{path}/tif.json is missing; `dvc repro` makes {path}") from None
     except (ValueError, TypeError) as error:
         raise UserError(
             f"{path}/tif.json is not a model card ({_first_line(error)}); delete {path}, run again"
         ) from None
-    if card.base is not None:
-        return _load_adapter(path, card, source, device)
+
+
+def located(path: Path, card: Card, source: Path | None) -> tuple[str, str | None]:
+    """Name and revision of what a model folder stands for: itself, a folder below `source`, or a hub repository.
+
+    Raises UserError when `source` is needed and not given.
+    """
     if card.local is not None:
         if source is None:
             raise UserError(
                 f"{path} was made from model.source, which is not set now; set model.source, or, where only"
                 f" identify.source is read, name the folder {card.local} in it"
             )
-        name, revision = str(source / card.local), None
-    else:
-        name, revision = card.repository or str(path), card.revision
-    return open_model(name, revision, card, device)
+        return str(source / card.local), None
+    return card.repository or str(path), card.revision
 
 
 def _load_adapter(path: Path, card: Card, source: Path | None, device: str) -> LanguageModel:

@@ -18,6 +18,7 @@ from tif.models import LOGIT_BUDGET
 
 GIB = 2**30
 GPUS = (1, 2, 4, 8)
+SIZES = (24, 80)  # GiB of GPUs
 USABLE = 0.9  # of a GPU's memory; the rest is its context, kernels' workspaces and gaps between allocations
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 ROW_BYTES = 8 + 1 + 4 + 4 + 4  # an answer token: id, unwanted, score, reference logit and log-probability
@@ -27,7 +28,7 @@ ROW_BYTES = 8 + 1 + 4 + 4 + 4  # an answer token: id, unwanted, score, reference
 class Shape:
     """Sizes of a model. Counts are of numbers, not of bytes.
 
-    parameters: all weights. block: weights of the largest decoder layer. head: weights of the head.
+    parameters: all weights. block, blocks: weights of the largest decoder layer and of all. head: of the head.
     hidden, intermediate: widths. query, key: heads x head size of the queries, and of the keys (or values).
     inputs: widths of the inputs of a layer's adapters, empty without LoRA. rank: of the adapters, or 0.
     trainable, trainable_block: weights that training changes, in all and in one layer.
@@ -42,6 +43,7 @@ class Shape:
     vocabulary: int
     parameters: int
     block: int
+    blocks: int
     head: int
     inputs: tuple[int, ...]
     rank: int
@@ -112,19 +114,20 @@ def shape_of(config: PreTrainedConfig, lora: adapters.Lora | None) -> Shape:
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except Exception as error:  # a model raises whatever senseless sizes lead to
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"--plan: no causal language model can be made of config.json: {reason}") from None
     parameters = sum(weight.numel() for weight in model.parameters())
     kinds = set(model._no_split_modules or ())
-    blocks = [module for module in model.modules() if type(module).__name__ in kinds]
+    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    blocks = max(([m for m in part if type(m).__name__ in kinds] for part in lists), key=len, default=[])
     head = model.get_output_embeddings()
     if not blocks or head is None:
         raise UserError(f"--plan: {type(model).__name__} does not say what its decoder layers and its head are")
-    block = max(_count(module) for module in blocks)
+    largest = max(blocks, key=_count)
+    block, all_blocks = _count(largest), sum(_count(module) for module in blocks)
     if lora:
         adapters.attach(model, lora, seed=0)
-    largest = max(blocks, key=_count)
     added = [module for name, module in largest.named_modules() if name.endswith("lora_A." + adapters.NAME)]
     changed = [weight for weight in model.parameters() if weight.requires_grad]
     heads = config.num_attention_heads
@@ -140,6 +143,7 @@ def shape_of(config: PreTrainedConfig, lora: adapters.Lora | None) -> Shape:
         vocabulary=head.weight.shape[0],
         parameters=parameters,
         block=block,
+        blocks=all_blocks,
         head=head.weight.numel(),
         inputs=tuple(module.in_features for module in added),
         rank=lora.rank if lora else 0,
@@ -153,15 +157,22 @@ def _count(module: torch.nn.Module, changed: bool = False) -> int:
 
 
 def load_of(
-    lengths: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]], needs: Needs, batch: int, micro_batch: int
+    lengths: Sequence[tuple[int, int]],
+    others: Sequence[tuple[int, int]],
+    needs: Needs,
+    batch: int,
+    micro_batch: int,
+    processes: int,
 ) -> Load:
     """The largest micro-batch that these samples can make, and what a method keeps of them.
 
     lengths, others: (tokens, answer tokens) of the forget samples (the longer of answer and refusal, where the method
-    uses refusals) and of the retain samples; the latter count only where the method needs them.
+    uses refusals) and of the retain samples; the latter count only where the method needs them. batch: forget samples
+    of a step, which the processes share.
     """
     used = [*lengths, *(others if needs.retain else ())]
-    rows = min(micro_batch, batch * (1 + needs.retain) * (1 + needs.refusals))
+    answers = 1 + needs.refusals  # rows of a sample, which are never separated
+    rows = min(max(1, micro_batch // answers), -(-batch * (1 + needs.retain) // processes)) * answers
     kept = {"forget": sum(answer for _, answer in lengths), "retain": sum(answer for _, answer in others)}
     return Load(
         rows=rows,
@@ -237,20 +248,19 @@ def memory(shape: Shape, setup: Setup, load: Load) -> Memory:
     """What one process needs at the moment of the step when it needs most.
 
     AdamW keeps two numbers a trained weight in that weight's dtype; adapters are float32. Data parallel processes hold
-    a second copy of the gradients (buckets); FSDP shards weights, gradients and optimiser state, and gathers two layers
-    and all that is outside of layers, with their gradients. Autocast keeps a bfloat16 copy of every matrix.
+    a second copy of the gradients (buckets). FSDP shards weights, gradients and optimiser state, and gathers the head,
+    the weights of two layers (one is used while the next arrives) and their gradients. Autocast keeps a bfloat16 copy
+    of every matrix.
     """
     trained = 4 if shape.rank else setup.weight
     frozen = shape.parameters * setup.weight + (shape.trainable * 4 if shape.rank else 0)
     parts = setup.processes if setup.fsdp else 1
-    outside = shape.parameters - shape.layers * shape.block
     gathered = 0
     if setup.fsdp and setup.processes > 1:
-        gathered = setup.compute * (2 * shape.block + outside)
+        gathered = setup.compute * (2 * shape.block + shape.head)
         gathered += (4 if shape.rank else setup.compute) * 2 * shape.trainable_block
-        gathered += 0 if shape.rank else setup.compute * outside
     elif setup.autocast:
-        gathered = 2 * (shape.layers * shape.block + shape.head)
+        gathered = 2 * (shape.blocks + shape.head)
     copies = 2 if setup.processes > 1 and not setup.fsdp else 1
     return Memory(
         weights=frozen // parts,
