@@ -13,6 +13,7 @@ from tif.report.comparison import compared_answers, fingerprint, read_comparison
 from tif.report.page import render
 from tif.report.results import MODELS, Evaluation, read_evaluations, rounded, summary
 from tif.report.trajectory import Epoch, read_trajectory
+from tif.report.weights import read_weights
 
 _ANSWERS_SHOWN = 20
 
@@ -21,8 +22,9 @@ def build(root: Path) -> None:
     """Write metrics/metrics.json, metrics/plots/{trajectory,truth_ratio}.csv and metrics/report.html below `root`.
 
     Reads data/evaluation/{target,retain,unlearned}.parquet, data/benchmark/{forget.parquet,retain.parquet,card.json},
-    data/spans.parquet, data/trajectory.parquet, metrics/identify.json and metrics/identifiers.json below `root`. The
-    last one is made apart (`make compare`), and shown only where it is of these forget and retain sets.
+    data/spans.parquet, data/trajectory.parquet, data/weights.parquet, metrics/identify.json and
+    metrics/identifiers.json below `root`. The last one is made apart (`make compare`), and shown only where it is of
+    these forget and retain sets.
     Raises UserError, before anything is written, where these are missing, incomplete or do not belong together.
     """
     data, output = root / "data", root / "metrics"
@@ -35,6 +37,8 @@ def build(root: Path) -> None:
     spans_path = data / "spans.parquet"
     spans = group_spans(spans_path, tables.read(spans_path, tables.SPANS).to_pylist(), forget)
     identified = _read_json(output / "identify.json")
+    identifier = str(identified.get("method", "the identifier"))
+    weights = read_weights(data / "weights.parquet", forget, spans, identifier, _ANSWERS_SHOWN)
     card = _read_json(data / "benchmark" / "card.json")
     comparison = read_comparison(output / "identifiers.json")
     retain = tables.read(data / "benchmark" / "retain.parquet", tables.SAMPLES).to_pylist()
@@ -44,7 +48,7 @@ def build(root: Path) -> None:
 
     results = {model: summary(evaluations[model], evaluations["retain"]) for model in MODELS}
     answers = chosen_answers(forget, spans, evaluations, _ANSWERS_SHOWN)
-    page = render(results, epochs, evaluations, answers, identified, card, comparison, compared)
+    page = render(results, epochs, evaluations, answers, identified, card, comparison, compared, weights)
 
     tables.write_text(output / "metrics.json", json.dumps(rounded(results), indent=2, allow_nan=False) + "\n")
     tables.write_text(output / "plots" / "trajectory.csv", _trajectory_csv(epochs))

@@ -11,6 +11,7 @@ from tif.report.answers import Answer
 from tif.report.comparison import ComparedAnswer, Comparison
 from tif.report.results import MODELS, Evaluation
 from tif.report.trajectory import Epoch, best_epoch
+from tif.report.weights import Weights
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -24,11 +25,12 @@ def render(
     card: dict,
     comparison: Comparison,
     compared: list[ComparedAnswer] | None,
+    weights: Weights | None,
 ) -> str:
     """The whole page as text.
 
     results: summaries of the three models. identified, card: identify.json and card.json. compared: the answers of
-    `comparison`, or None when it is of another forget or retain set.
+    `comparison`, or None when it is of another forget or retain set. weights: those learned, or None.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -52,6 +54,8 @@ def render(
         card=card,
         comparison=comparison,
         compared=compared,
+        weights=weights,
+        weights_picture=Markup(pictures.weights_picture(weights.epochs)) if weights else None,
         tradeoff=Markup(pictures.tradeoff(epochs)),
         epochs_picture=Markup(pictures.epochs_picture(epochs)),
         truth_ratios=Markup(pictures.truth_ratios(ratios)),

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tif.report.trajectory import Epoch, best_epoch
+from tif.report.weights import MeanWeight
 
 # Okabe and Ito's colours stay apart for colour-blind readers; the dashes do so in grey print.
 LINES = {
@@ -95,6 +96,24 @@ def truth_ratios(ratios: dict[str, np.ndarray]) -> str:
         return _svg(figure, "truth-ratios", "Cumulative distributions of the truth ratios of the three models")
 
 
+def weights_picture(epochs: list[MeanWeight]) -> str:
+    """Mean learned weight of unwanted tokens and of the rest over the epochs."""
+    with matplotlib.style.context(["default", _STYLE]):
+        figure = Figure(figsize=(6.2, 3.4), layout="constrained")
+        axes = figure.subplots()
+        x = [epoch.epoch for epoch in epochs]
+        # None becomes NaN, of which nothing is drawn
+        unwanted, general = (np.array(v, float) for v in zip(*((e.unwanted, e.general) for e in epochs)))
+        axes.plot(x, unwanted, color="#d55e00", marker="o", markersize=4, label="unwanted tokens (UW)")
+        axes.plot(x, general, color="#0072b2", marker="s", markersize=4, label="all other tokens", linestyle="--")
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_ylabel("mean weight")
+        axes.set_xlabel("epochs of unlearning")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(loc="best")
+        return _svg(figure, "weights", "Mean learned weight of unwanted tokens and of the others over the epochs")
+
+
 def _mark(axes: Axes, epoch: Epoch, label: str, marker: str, color: str, offset: tuple[int, int]) -> None:
     at = (epoch.retain_probability, epoch.forget_quality_log10)
     axes.plot(*at, marker=marker, markersize=12 if marker == "*" else 8, color=color, zorder=3)
@@ -117,7 +136,7 @@ def _svg(figure: Figure, name: str, label: str) -> str:
     text = buffer.getvalue()
     view = re.search(r'viewBox="[^"]*"', text).group()
     inner = text[text.index(">", text.index("<svg")) + 1 :].strip()
-    # three pictures share one page, and ids are unique in a page
+    # the pictures share one page, and ids are unique in a page
     inner = re.sub(r'\bid="', f'id="{name}-', inner).replace("url(#", f"url(#{name}-")
     inner = inner.replace('xlink:href="#', f'href="#{name}-')
     return f'<svg {view} role="img" aria-label="{label}">\n{inner}'
