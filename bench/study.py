@@ -126,7 +126,7 @@ def tune(shop: Workshop, options: argparse.Namespace, grids: Grids, group: str) 
         row = study_tuning.row(one.variant, settings, shop.base, outcome)
         rows[row["variant"], row["settings"]] = row
         write_text(path, study_tuning.mark(list(rows.values()), every).to_csv(index=False))
-        print(f"{one.name}: {study_plan.text(settings)}: {outcome or 'the loss was not finite'}", flush=True)
+        print(f"{one.name} ({study_plan.text(settings)}): {outcome or 'the loss was not finite'}", flush=True)
     return failed
 
 
@@ -174,10 +174,9 @@ def run(shop: Workshop, options: argparse.Namespace, grids: Grids, group: str) -
 
 def collect(shop: Workshop, options: argparse.Namespace, group: str, one: Experiment, order: list[str]) -> None:
     """Put the numbers of a finished experiment into the group's tables, whose variants are in `order`."""
-    metrics, trajectory, costs = shop.result(one)
-    rows = study_table.rows(one, shop.base, shop.made_with(one), metrics, costs)
-    study_table.merge(file(options, group), rows, study_table.KEY, order)
-    epochs = [{"variant": one.variant, "seed": one.seed, **row} for row in trajectory.to_dict("records")]
+    result = shop.result(one)
+    study_table.merge(file(options, group), study_table.rows(one, shop.base, result), study_table.KEY, order)
+    epochs = [{"variant": one.variant, "seed": one.seed, **row} for row in result.trajectory.to_dict("records")]
     study_table.merge(file(options, group, "trajectories"), epochs, [*study_table.KEY, "epoch"], order)
 
 

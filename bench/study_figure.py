@@ -73,6 +73,8 @@ def ends(axes: Axes, table: pd.DataFrame, names: list[str]) -> None:
         axes.plot(*at, linestyle="", marker=marker, color="#4b5563", markersize=9)
         handles.append(Line2D([], [], linestyle="", marker=marker, color="#4b5563", label=f"{name} model"))
     scale(axes)
+    label = {"xycoords": ("axes fraction", "data"), "xytext": (0, -10), "textcoords": "offset points", "fontsize": 8}
+    axes.annotate(f"p = {LEVEL}", (0.005, np.log10(LEVEL)), color="#4b5563", **label)
     axes.set_xlabel("model utility")
     axes.set_ylabel("log10 forget quality (up is better)")
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))

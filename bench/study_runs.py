@@ -41,6 +41,20 @@ class Failure(Exception):
     """A run of DVC has failed; the message is its last word and where its log is."""
 
 
+@dataclass(frozen=True)
+class Result:
+    """A finished experiment: its params.yaml, metrics.json, unlearn.json (which epoch is best), trajectory and costs.
+
+    costs: those of unlearning (`tif.costs`); empty where they were not measured.
+    """
+
+    params: dict
+    metrics: dict
+    selection: dict
+    trajectory: pd.DataFrame
+    costs: dict
+
+
 @dataclass
 class Workshop:
     """Runs experiments of one commit. base: the commit. source: value of {source} in settings. jobs: runs at a time.
@@ -193,13 +207,17 @@ class Workshop:
         lock = read_yaml(show(self.reference(experiment), "dvc.lock"))
         return self.folder / "costs" / f"{_digest(lock['stages']['unlearn'])}.json"
 
-    def result(self, experiment: Experiment) -> tuple[dict, pd.DataFrame, dict]:
-        """A finished experiment: metrics.json, its trajectory, and the costs of unlearning, if they were measured."""
+    def result(self, experiment: Experiment) -> Result:
+        """What a finished experiment has left."""
         reference = self.reference(experiment)
-        metrics = json.loads(show(reference, "metrics/metrics.json"))
-        trajectory = pd.read_csv(io.StringIO(show(reference, "metrics/plots/trajectory.csv")))
         costs = self.costs_file(experiment)
-        return metrics, trajectory, json.loads(costs.read_text()) if costs.exists() else {}
+        return Result(
+            params=self.made_with(experiment),
+            metrics=json.loads(show(reference, "metrics/metrics.json")),
+            selection=json.loads(show(reference, "metrics/unlearn.json")),
+            trajectory=pd.read_csv(io.StringIO(show(reference, "metrics/plots/trajectory.csv"))),
+            costs=json.loads(costs.read_text()) if costs.exists() else {},
+        )
 
 
 def _without_runtime(params: dict) -> dict:

@@ -8,11 +8,13 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 from study_plan import Experiment, text
+from study_runs import Result
 
 from tif.tables import write_text
 
 MEASURES = {
     "forget_quality.log10_pvalue": "log10 FQ",
+    "best.forget_quality.log10_pvalue": "best epoch",
     "model_utility": "utility",
     "forget.probability": "forget p",
     "utility.retain.probability": "retain p",
@@ -28,22 +30,26 @@ FIRST = [*KEY, "method", "identifier", "settings", "experiment", "commit"]
 REFERENCES = ("target", "retain")  # models without unlearning, shown above the variants
 
 
-def rows(experiment: Experiment, base: str, params: dict, metrics: dict, costs: dict) -> list[dict]:
+def rows(experiment: Experiment, base: str, result: Result) -> list[dict]:
     """Rows of one experiment: its unlearned model, and the target and the retain model that it started from.
 
-    The numbers are those of metrics.json, under the names that `dvc metrics` gives them.
+    The numbers are those of metrics.json, under the names that `dvc metrics` gives them; those of the best epoch (by
+    the rule of `unlearn.select`, which sees nothing of the retain model) are from the trajectory.
     """
     common = {"seed": experiment.seed, "commit": base[:10]}
     place = f" {experiment.place}" if experiment.place else ""
-    references = [{"variant": name + place, **common, **flat(metrics[name])} for name in REFERENCES]
+    references = [{"variant": name + place, **common, **flat(result.metrics[name])} for name in REFERENCES]
     names = {
-        "method": params["unlearn"]["method"],
-        "identifier": params["identify"]["method"],
+        "method": result.params["unlearn"]["method"],
+        "identifier": result.params["identify"]["method"],
         "settings": text(experiment.own),
         "experiment": experiment.name,
     }
-    own = {"variant": experiment.variant, **common, **names, **flat(metrics["unlearned"]), **costs}
-    return [*references, own]
+    epoch = result.selection["best"]["epoch"]
+    quality = result.trajectory.set_index("epoch").loc[epoch, "forget_quality_log10"]
+    best = {"best.epoch": epoch, "best.forget_quality.log10_pvalue": float(quality)}
+    numbers = flat(result.metrics["unlearned"]) | best | result.costs
+    return [*references, {"variant": experiment.variant, **common, **names, **numbers}]
 
 
 def flat(values: dict, prefix: str = "") -> dict[str, float]:

@@ -28,6 +28,10 @@ class Outcome:
     retain_p: float
     kept: float
 
+    def __str__(self) -> str:
+        probabilities = f"forget p {self.forget_p:.3f}, retain p {self.retain_p:.3f} ({self.kept:.1%} kept)"
+        return f"log10 FQ {self.log10_fq:.2f}, {probabilities}"
+
 
 def read_outcome(folder: Path) -> Outcome:
     """The outcome of the unlearning that was run in a clone."""

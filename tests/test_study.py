@@ -245,12 +245,15 @@ def test_table_text(bench, table):
     module = bench("study_table")
     text = module.markdown(module.summary(table, "tpo"), "tpo")
     first, between, second = text.split("\n\n")
-    assert first.splitlines()[0] == "|  | seeds | log10 FQ | utility | forget p | retain p | ES | s/step | peak MiB |"
-    assert first.splitlines()[2] == "| target | 3 | -1 (-1 to -1) | 0.9 (0.9 to 0.9) |  |  |  |  |  |"
-    assert first.splitlines()[3] == "| tpo | 3 | -1 (-1 to -1) | 0.2 (-0.0484 to 0.448) |  |  |  |  |  |"
-    assert first.splitlines()[4] == "| npo | 4 | -1 (-1 to -1) | 0.7 (0.289 to 1.11) |  |  |  | 0.5 |  |"
+    assert (
+        first.splitlines()[0]
+        == "|  | seeds | log10 FQ | best epoch | utility | forget p | retain p | ES | s/step | peak MiB |"
+    )
+    assert first.splitlines()[2] == "| target | 3 | -1 (-1 to -1) |  | 0.9 (0.9 to 0.9) |  |  |  |  |  |"
+    assert first.splitlines()[3] == "| tpo | 3 | -1 (-1 to -1) |  | 0.2 (-0.0484 to 0.448) |  |  |  |  |  |"
+    assert first.splitlines()[4] == "| npo | 4 | -1 (-1 to -1) |  | 0.7 (0.289 to 1.11) |  |  |  | 0.5 |  |"
     assert between == "Differences to tpo on the same seed:"
-    assert second.splitlines()[2:] == ["| npo | 3 | 0 (0 to 0) | 0.4 (0.152 to 0.648) |  |  |  |  |  |"]
+    assert second.splitlines()[2:] == ["| npo | 3 | 0 (0 to 0) |  | 0.4 (0.152 to 0.648) |  |  |  |  |  |"]
     alone = module.markdown(module.summary(table, None), None)
     assert alone == first
 

@@ -57,6 +57,7 @@ def report():
     pathlib.Path("metrics/plots").mkdir(parents=True, exist_ok=True)
     values = {"target": scores(8), "retain": scores(0), "unlearned": scores(weight)}
     pathlib.Path("metrics/metrics.json").write_text(json.dumps(values))
+    pathlib.Path("metrics/unlearn.json").write_text(json.dumps({"best": {"epoch": 1}}))
     text = "epoch,forget_quality_log10,retain_probability\\n0,-6.5,0.9\\n1,-1.5,0.8\\n"
     pathlib.Path("metrics/plots/trajectory.csv").write_text(text)
 
@@ -80,7 +81,7 @@ stages:
   report:
     cmd: python stage.py report
     deps: [stage.py, data/trajectory.parquet, data/target, data/evaluation/retain.parquet]
-    metrics: [metrics/metrics.json: {cache: false}]
+    metrics: [metrics/metrics.json: {cache: false}, metrics/unlearn.json: {cache: false}]
     plots: [metrics/plots/trajectory.csv: {cache: false}]
 """
 PARAMS = """
@@ -208,7 +209,7 @@ def test_every_try_is_run_once_and_the_rule_chooses(finished):
     assert table["chosen"].tolist() == [False, True, False, True]
     assert table["log10_fq"].isna().tolist() == [True, False, False, False]
     assert table["kept"].tolist()[1:] == pytest.approx([1, 1 - 3 / 9 / 1.04, 1 - 2 / 9 / 1.04])
-    assert "tpo.weight=100.0: the loss was not finite" in finished.tuned
+    assert "(tpo.weight=100.0): the loss was not finite" in finished.tuned
 
 
 def test_runs_are_experiments_of_this_repository(finished):
@@ -224,12 +225,13 @@ def test_tables_by_hand(finished):
     assert table["variant"].tolist() == ["target", "target", "retain", "retain", "tpo", "tpo", "npo", "npo"]
     assert table["forget_quality.log10_pvalue"].tolist() == [-81, -82, -1, -2, -1, -2, -21, -22]
     assert table["settings"].tolist()[6] == "unlearn.method=npo npo.weight=2.0"
+    assert table["best.forget_quality.log10_pvalue"].tolist()[4:] == [-1.5] * 4
     assert table["seconds_per_step"].tolist()[4:] == [0.25] * 4
     found = finished.table("study_table").set_index(["variant", "measure"])
     row = found.loc["npo", "forget_quality.log10_pvalue"]
     assert row[["mean", "low", "high"]].tolist() == pytest.approx([-21.5, -27.8531, -15.1469], abs=1e-3)
     assert row[["difference", "difference_low", "difference_high"]].tolist() == [-20, -20, -20]
-    line = "| npo | 2 | -21.5 (-27.9 to -15.1) | 0.8 (0.8 to 0.8) | 0.1 (0.1 to 0.1) |"
+    line = "| npo | 2 | -21.5 (-27.9 to -15.1) | -1.5 (-1.5 to -1.5) | 0.8 (0.8 to 0.8) | 0.1 (0.1 to 0.1) |"
     assert line in finished.first
     assert len(finished.table("study_trajectories")) == 8
     assert (finished.folder / "study.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,100 @@
+"""The study on the real pipeline at a tiny size: two methods, two seeds."""
+
+import io
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+GRIDS = """
+common: {compute.threads: 1}
+worlds:
+  tiny: {settings: {}, seeded: [fictitious.seed, scratch.seed, unlearn.seed]}
+groups:
+  study:
+    world: tiny
+    seeds: [1, 2]
+    compare: tpo
+    figure: docs/study.png
+    variants: {tpo: {unlearn.method: tpo}, npo: {unlearn.method: npo}}
+    tuning:
+      seed: 0
+      tries:
+        tpo: [{tpo.beta: 0.1}, {tpo.beta: 0.3}]
+        npo: [{npo.beta: 0.1, npo.retain: 5.0}, {npo.beta: 1.0e-5, unlearn.lr: 1.0e-5}]
+  identifiers:
+    world: tiny
+    seeds: [1]
+    settings: {unlearn.method: tpo}
+    variants:
+      distilled: {identify.method: distilled, distilled.annotation: "{annotation}"}
+      surprisal: {identify.method: surprisal, identify.source: data/models/retain}
+"""
+
+
+@pytest.fixture(scope="module")
+def studied(clone, tmp_path_factory):
+    """A clone of its own with two steps an epoch, tuned and run; `ran` holds what the script printed."""
+    made = type(clone)(tmp_path_factory.mktemp("studied"))
+    made.change(**{"unlearn.batch": 6})
+    (made.folder / "bench/grids.yaml").write_text(GRIDS)
+    made.commit("tiny study")
+    made.ran = [study(made, command, group) for command, group in [("tune", "study"), ("run", "study")]]
+    return made
+
+
+def study(clone, *arguments: str) -> str:
+    done = clone.run(sys.executable, "bench/study.py", *arguments, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_runs_differ_by_seed_and_are_those_of_dvc(studied):
+    table = pd.read_csv(studied.folder / "bench/results/study.csv").set_index("experiment", drop=False)
+    names = [f"study-{method}-seed{seed}" for method in ("tpo", "npo") for seed in (1, 2)]
+    assert table["experiment"].dropna().tolist() == names
+    runs = table.loc[names]
+    assert runs["forget.probability"].nunique() == 4
+    assert (runs["seconds_per_step"] > 0).all() and (runs["peak_mib"] > 100).all()
+
+    shown = pd.read_csv(io.StringIO(studied.run("dvc", "exp", "show", "--csv").stdout)).set_index("Experiment")
+    for name in names:
+        for column in ("forget_quality.log10_pvalue", "forget.probability", "utility.retain.probability"):
+            assert shown.loc[name, f"unlearned.{column}"] == runs.loc[name, column]
+        assert shown.loc[name, "fictitious.seed"] == int(name[-1])
+    diff = json.loads(studied.run("dvc", "metrics", "diff", names[0], names[2], "--json").stdout)
+    found = diff["metrics/metrics.json"]["unlearned.forget.probability"]
+    assert (found["old"], found["new"]) == (
+        runs.loc[names[0], "forget.probability"],
+        runs.loc[names[2], "forget.probability"],
+    )
+
+
+@pytest.mark.slow
+def test_an_experiment_is_what_the_same_settings_make_in_the_workspace(studied):
+    """Stages of a study run the committed code in folders of their own; what they make is what `dvc repro` makes."""
+    settings = {"fictitious.seed": 1, "scratch.seed": 1, "unlearn.seed": 1}
+    chosen = pd.read_csv(studied.folder / "bench/results/tuning.csv").query("chosen and variant == 'npo'")["settings"]
+    own = dict(part.split("=") for part in chosen.iloc[0].split())
+    studied.change(**settings, **{"unlearn.method": "npo"}, **{key: float(value) for key, value in own.items()})
+    for path in (studied.folder / ".dvc/cache/runs").iterdir():
+        subprocess.run(["rm", "-r", str(path)], check=True)
+    executed, restored = studied.repro()
+    assert "unlearn" in executed and not restored
+    made = json.loads((studied.folder / "metrics/metrics.json").read_text())["unlearned"]
+    table = pd.read_csv(studied.folder / "bench/results/study.csv").set_index("experiment")
+    assert made["forget"]["probability"] == table.loc["study-npo-seed1", "forget.probability"]
+    studied.run("git", "checkout", "-q", "--", "params.yaml", "metrics")
+
+
+@pytest.mark.slow
+def test_identifiers_that_need_files(studied):
+    """`distilled` learns from rows that the study labels, `surprisal` reads the retain model."""
+    said = study(studied, "run", "identifiers")
+    assert "2 of 2" in said
+    table = pd.read_csv(studied.folder / "bench/results/study_identifiers.csv")
+    assert table["identifier"].dropna().tolist() == ["distilled", "surprisal"]
+    assert str(studied.folder) not in table.to_csv()
