@@ -18,6 +18,7 @@ import transformers
 from pydantic import Field
 
 from tif import checkpoints, masks, tables, trajectory
+from tif.adapters import Lora
 from tif.errors import UserError
 from tif.methods import atwu, tpo
 from tif.params import Block
@@ -233,12 +234,27 @@ def test_the_best_epoch_survives_a_kill(run, whole, capfd):
     assert resumed_at(capfd) == [f"resuming at step 5 of {STEPS}"]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lora": Lora(rank=2, alpha=4.0, dropout=0.1, targets=["q_proj", "down_proj"])},
+        {"gradient_checkpointing": True},
+        {"precision": "mixed"},
+    ],
+)
+def test_whatever_makes_it_fit_into_memory(run, whole, capfd, changes):
+    stopped_at(run, 3, **changes)
+    capfd.readouterr()
+    assert run(**changes) == whole(**changes)
+    assert resumed_at(capfd) == [f"resuming at step 3 of {STEPS}"]
+
+
 def stopped_at(run, step: int, **options) -> None:
     with fatal(tpo, "objective", 2 * step + 1):
         killed(run, **options)
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "tif.pt", "complete.json", "scheduler.pt"])
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "tif-0.pt", "complete.json", "scheduler.pt"])
 def test_a_damaged_checkpoint_is_passed_over(run, whole, capfd, place, file):
     stopped_at(run, 4)
     assert sorted(path.name for path in place.iterdir()) == ["checkpoint-3", "checkpoint-4"]
@@ -270,7 +286,7 @@ def test_the_marker_is_written_when_everything_is_on_the_disk(run, monkeypatch):
     run(minutes=0, epochs=1, batch=4)
     names = [path.name for path in done]
     first = names.index("complete.json")
-    files = {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "tif.pt"}
+    files = {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "tif-0.pt"}
     assert files | {".complete.json", "checkpoint-1"} <= set(names[:first])
     assert names[first + 1 :] == ["checkpoint-1", KEY]
 
@@ -311,7 +327,7 @@ def test_state_of_another_model_is_told(run, tiny, place):
 def test_a_scorer_of_another_width_is_told(run, place):
     with fatal(atwu.Learner, "objective", 2 * 3 + 1):
         killed(run, "atwu")
-    file = place / "checkpoint-3/tif.pt"
+    file = place / "checkpoint-3/tif-0.pt"
     state = torch.load(file, weights_only=True)
     state["learner"]["scorer"]["weight"] = torch.zeros(1, 48)
     torch.save(state, file)

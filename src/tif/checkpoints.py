@@ -24,7 +24,7 @@ from tif import work
 from tif.errors import UserError
 from tif.processes import Group
 
-STATE, MARKER = "tif.pt", "complete.json"
+MARKER = "complete.json"
 PICKLE = "training_args.bin"  # written by the Trainer and read by nobody
 LIBRARIES = ("torch", "transformers", "accelerate", "peft")
 
@@ -80,8 +80,11 @@ class Checkpoints:
         return self.folder / f"checkpoint-{step}"
 
     def load(self) -> dict[str, dict]:
-        """The state given to `complete` with the checkpoint `resume`."""
-        return torch.load(self.path(self.resume) / STATE, weights_only=True, map_location="cpu")
+        """The state that this process gave to `complete` with the checkpoint `resume`."""
+        return torch.load(self._state(self.resume), weights_only=True, map_location="cpu")
+
+    def _state(self, step: int) -> Path:
+        return self.path(step) / f"tif-{self.group.rank}.pt"
 
     def due(self) -> bool:
         """Whether it is time for the next one; the same in all processes. Then only the newest is kept until it is
@@ -96,20 +99,23 @@ class Checkpoints:
     def complete(self, step: int, state: dict[str, dict]) -> None:
         """Add the state to what the Trainer has written at a step, and make it count.
 
-        state: name -> tensors and plain values, which process 0 writes.
+        state: name -> tensors and plain values. Every process writes its own, as it may hold a part of the weights.
         """
-        self.group.wait()  # every process writes the state of its random numbers
+        try:
+            torch.save(state, self._state(step))
+        except (OSError, RuntimeError) as error:
+            raise unwritable(self.path(step), error) from None
+        self.group.wait()
         if self.group.rank == 0:
             try:
-                self._complete(self.path(step), state)
-            except (OSError, RuntimeError) as error:
+                self._seal(self.path(step))
+            except OSError as error:
                 raise unwritable(self.path(step), error) from None
         self.saved = time.monotonic()
 
-    def _complete(self, folder: Path, state: dict[str, dict]) -> None:
+    def _seal(self, folder: Path) -> None:
         (folder / PICKLE).unlink(missing_ok=True)
-        torch.save(state, folder / STATE)
-        for path in [*folder.iterdir(), folder]:
+        for path in [*folder.rglob("*"), folder]:
             _sync(path)
         temporary = folder / f".{MARKER}"
         temporary.write_text(json.dumps({"key": self.key, "files": _content(folder)}, indent=1), encoding="utf-8")

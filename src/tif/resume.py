@@ -54,7 +54,6 @@ class Resumable(TrainerCallback):
                     trainer.train()
                 else:
                     logging.set_verbosity_error()  # it warns of tied weights, which are saved once
-                    self._load()
                     trainer.train(resume_from_checkpoint=str(self.checkpoints.path(resume)))
         except UserError:
             raise
@@ -76,7 +75,9 @@ class Resumable(TrainerCallback):
                 part.load_state_dict(state[name])
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        """Say where the run goes on."""
+        """Put back what was kept, now that weights that are sharded are so, and say where the run goes on."""
+        if self.checkpoints.resume is not None:
+            self._load()
         self.doing = "training"
         logging.set_verbosity(self.verbosity)
         if state.global_step and args.process_index == 0:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from tif.metrics import aggregate_truth_ratio_forget
 
@@ -71,7 +72,7 @@ class Best:
     def after_epoch(self, epoch: int) -> None:
         """Copy the weights when this epoch is the best so far; call it when its rows are there."""
         if self.wanted and best(standings(self.rows, self.forget)).epoch == epoch:
-            self.kept = {name: weight.detach().to("cpu", copy=True) for name, weight in self._weights().items()}
+            self.kept = {name: weight.to("cpu", copy=True) for name, weight in self._weights().items()}
 
     @torch.no_grad()
     def put_back(self) -> None:
@@ -91,5 +92,7 @@ class Best:
                 raise ValueError("the weights of the best epoch belong to another model")
             self.kept = state["weights"]
 
-    def _weights(self) -> dict[str, nn.Parameter]:
-        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """What is trained; of sharded weights the part that lies in this process."""
+        found = {name: weight.detach() for name, weight in self.model.named_parameters() if weight.requires_grad}
+        return {name: weight.to_local() if isinstance(weight, DTensor) else weight for name, weight in found.items()}

@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from ruamel.yaml import YAML
@@ -21,6 +22,8 @@ TINY = {
 
 class Clone:
     """A copy of this repository's files, committed to a git repository of its own, with tiny settings."""
+
+    variables: dict[str, str] = MappingProxyType({})  # environment variables, beside those that every command has
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,16 +45,20 @@ class Clone:
         self.run("git", "add", "-A")
         self.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-q", "-m", message)
 
-    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess:
-        environment = os.environ | {
+    def environment(self) -> dict[str, str]:
+        """What commands run with."""
+        return os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(self.folder / "src"),  # its own code, and not that of an editable install
             "GIT_AUTHOR_NAME": "t",
             "GIT_AUTHOR_EMAIL": "t@example.org",
             "GIT_COMMITTER_NAME": "t",
             "GIT_COMMITTER_EMAIL": "t@example.org",
+            **self.variables,
         }
-        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess:
+        done = subprocess.run(command, cwd=self.folder, env=self.environment(), capture_output=True, text=True)
         assert not check or done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done
 

@@ -157,6 +157,7 @@ def test_a_stage_needs_only_what_it_declares(clone, tmp_path):
         copy(clone.folder / "params.yaml", folder / "params.yaml")
         alone = type(clone).__new__(type(clone))
         alone.folder = folder
+        alone.variables = {"TIF_WORK": str(tmp_path / "work")}  # elsewhere it is beside DVC's cache
         alone.run(*stage["cmd"].split())
         for out in stage["outs"]:
             assert contents(folder / out["path"]) == contents(clone.folder / out["path"]), f"{name}: {out['path']}"
