@@ -228,9 +228,10 @@ def train(
         raise UserError("the model has no weight that can be trained: all of them are frozen")
     schedule = Schedule(examples, others, optimisation.batch, optimisation.seed)
     fit = fit or Fit()
-    with tempfile.TemporaryDirectory() as scratch, _callable(model):
+    folder = nullcontext(resumable.folder) if resumable else tempfile.TemporaryDirectory()
+    with folder as output, _callable(model):
         arguments = TrainingArguments(
-            output_dir=str(resumable.folder) if resumable else scratch,
+            output_dir=str(output),
             num_train_epochs=optimisation.epochs,
             per_device_train_batch_size=1,
             learning_rate=optimisation.lr,
