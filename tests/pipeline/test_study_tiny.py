@@ -1,9 +1,13 @@
-"""The study on the real pipeline at a tiny size: two methods, two seeds."""
+"""The study on the real pipeline at a tiny size: two methods, two seeds, killed on the way."""
 
 import io
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
@@ -27,7 +31,7 @@ groups:
   identifiers:
     world: tiny
     seeds: [1]
-    settings: {unlearn.method: tpo}
+    settings: {unlearn.method: tpo, fictitious.people: 8}
     variants:
       distilled: {identify.method: distilled, distilled.annotation: "{annotation}"}
       surprisal: {identify.method: surprisal, identify.source: data/models/retain}
@@ -36,13 +40,26 @@ groups:
 
 @pytest.fixture(scope="module")
 def studied(clone, tmp_path_factory):
-    """A clone of its own with two steps an epoch, tuned and run; `ran` holds what the script printed."""
+    """A clone of its own with two steps an epoch, tuned and run; the run is killed while two methods unlearn."""
     made = type(clone)(tmp_path_factory.mktemp("studied"))
     made.change(**{"unlearn.batch": 6})
     (made.folder / "bench/grids.yaml").write_text(GRIDS)
     made.commit("tiny study")
-    made.ran = [study(made, command, group) for command, group in [("tune", "study"), ("run", "study")]]
+    study(made, "tune", "study")
+    kill_while_unlearning(made)
+    made.continued = study(made, "run", "study")
     return made
+
+
+def kill_while_unlearning(clone) -> None:
+    environment = os.environ | {"PYTHONPATH": str(clone.folder / "src")}
+    process = subprocess.Popen([sys.executable, "bench/study.py", "run"], cwd=clone.folder, env=environment)
+    logs, end = clone.folder / "build/study/logs", time.monotonic() + 300
+    while not any("Running stage 'unlearn'" in path.read_text() for path in logs.glob("study-npo*.log")):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
 
 
 def study(clone, *arguments: str) -> str:
@@ -53,6 +70,7 @@ def study(clone, *arguments: str) -> str:
 
 @pytest.mark.slow
 def test_runs_differ_by_seed_and_are_those_of_dvc(studied):
+    assert "of 4 experiments are finished" in studied.continued and "4 of 4 exp" not in studied.continued
     table = pd.read_csv(studied.folder / "bench/results/study.csv").set_index("experiment", drop=False)
     names = [f"study-{method}-seed{seed}" for method in ("tpo", "npo") for seed in (1, 2)]
     assert table["experiment"].dropna().tolist() == names
@@ -80,8 +98,7 @@ def test_an_experiment_is_what_the_same_settings_make_in_the_workspace(studied):
     chosen = pd.read_csv(studied.folder / "bench/results/tuning.csv").query("chosen and variant == 'npo'")["settings"]
     own = dict(part.split("=") for part in chosen.iloc[0].split())
     studied.change(**settings, **{"unlearn.method": "npo"}, **{key: float(value) for key, value in own.items()})
-    for path in (studied.folder / ".dvc/cache/runs").iterdir():
-        subprocess.run(["rm", "-r", str(path)], check=True)
+    shutil.rmtree(studied.folder / ".dvc/cache/runs")
     executed, restored = studied.repro()
     assert "unlearn" in executed and not restored
     made = json.loads((studied.folder / "metrics/metrics.json").read_text())["unlearned"]
