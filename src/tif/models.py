@@ -203,7 +203,13 @@ def within(model: PreTrainedModel, call: Callable[[PreTrainedModel], T]) -> T:
 
     Every process has to make the same calls then; see also `tif.train`.
     """
-    return model(call=call) if isinstance(model, FSDPModule) else call(model)
+    if not isinstance(model, FSDPModule):
+        return call(model)
+    made = model(call=call)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()  # the head stays gathered otherwise, as if a backward pass came, and its parts hidden
+    return made
 
 
 def answer_tokens(model: PreTrainedModel, batch: Batch, layer: int | None = None, own: bool = False) -> AnswerTokens:
@@ -241,7 +247,9 @@ def save(path: Path | str, language_model: LanguageModel) -> None:
     if isinstance(model, FSDPModule):
         state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
         if card.base is None:
-            state = {name: value.to(getattr(torch, card.dtype)) for name, value in state.items()}
+            tied = model.all_tied_weights_keys  # gathering makes a copy of each of them
+            dtype = getattr(torch, card.dtype)
+            state = {name: value.to(dtype) for name, value in state.items() if name not in tied}
     if torch.distributed.is_initialized() and torch.distributed.get_rank():
         return
     with writing(path) as folder:
