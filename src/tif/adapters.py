@@ -67,6 +67,7 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int) -> None:
             lora_alpha=lora.alpha,
             lora_dropout=lora.dropout,
             target_modules=lora.targets,
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # the weight is transposed
             task_type="CAUSAL_LM",
         ),
     )

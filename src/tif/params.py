@@ -112,11 +112,19 @@ def _explain(block: str, model: type[BaseModel], item: dict) -> str:
             model, where = kinds[where[0]], where[1:]
     key = ".".join([block, *(str(part) for part in where)])
     if item["type"] == "extra_forbidden":
-        names = [field.alias or name for name, field in model.model_fields.items()]
+        names = [field.alias or name for name, field in _innermost(model, where).model_fields.items()]
         return f"params.yaml: unknown key {key}{nearest(str(where[-1]), names)}; known keys: {', '.join(names)}"
     if item["type"] == "missing":
         return f"params.yaml: {key} is missing"
     return f"params.yaml: {key} = {item['input']!r} is not allowed: {item['msg'].lower()}"
+
+
+def _innermost(model: type[BaseModel], where: tuple) -> type[BaseModel]:
+    """The block within a block that the last part of `where` belongs to."""
+    for part in where[:-1]:
+        kind = model.model_fields[part].annotation
+        model = next(one for one in (kind, *get_args(kind)) if isinstance(one, type) and issubclass(one, BaseModel))
+    return model
 
 
 def _explain_kind(block: str, key: str, item: dict, kinds: list[str]) -> str:

@@ -169,6 +169,15 @@ class FlatTrainer(Trainer):
         self.log_rows.append({"step": step, **dict(zip(["loss", *logged], values, strict=True))})
         return total
 
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Write the weights that are trained; the others are those of the model that the run starts with."""
+        weights = self.model.named_parameters(remove_duplicate=False)
+        frozen = {name for name, weight in weights if not weight.requires_grad}
+        if frozen:
+            state_dict = self.model.state_dict() if state_dict is None else state_dict
+            state_dict = {name: value for name, value in state_dict.items() if name not in frozen}
+        super()._save(output_dir, state_dict)
+
     def _share(self, batch: Batch, model: PreTrainedModel) -> tuple[Tensor, dict[str, Tensor]]:
         tokens = self.forward(model, batch)
         loss, terms = self.objective(tokens, batch)
