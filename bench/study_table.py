@@ -121,7 +121,8 @@ def summary(table: pd.DataFrame, compare: str | None) -> pd.DataFrame:
                 names = ("difference", "difference_low", "difference_high")
                 row |= {"pairs": len(differences)} | dict(zip(names, interval(differences)))
             made.append(row)
-    return pd.DataFrame(made).astype({"pairs": "Int64"} if compare else {})
+    found = pd.DataFrame(made)
+    return found.astype({"pairs": "Int64"} if "pairs" in found else {})
 
 
 def _by_seed(table: pd.DataFrame, variant: str | None, measure: str) -> pd.Series:
@@ -132,8 +133,8 @@ def _by_seed(table: pd.DataFrame, variant: str | None, measure: str) -> pd.Serie
 def markdown(found: pd.DataFrame, compare: str | None) -> str:
     """Two Markdown tables: means with intervals, and paired differences to `compare` (where it is given)."""
     parts = [_table(found, ("mean", "low", "high"), "seeds")]
-    if compare:
-        differing = found[found["pairs"].fillna(0) > 0]
+    differing = found[found["pairs"].fillna(0) > 0] if compare and "pairs" in found else found[:0]
+    if len(differing):
         head = f"Differences to {compare} on the same seed:"
         parts += [head, _table(differing, ("difference", "difference_low", "difference_high"), "pairs")]
     return "\n\n".join(parts)

@@ -256,6 +256,9 @@ def test_table_text(bench, table):
     assert second.splitlines()[2:] == ["| npo | 3 | 0 (0 to 0) |  | 0.4 (0.152 to 0.648) |  |  |  |  |  |"]
     alone = module.markdown(module.summary(table, None), None)
     assert alone == first
+    without = table[table["variant"] != "tpo"]  # `--only npo`
+    assert module.markdown(module.summary(without, "tpo"), "tpo").count("\n\n") == 0
+    assert module.markdown(module.summary(table[table["variant"] == "tpo"], "tpo"), "tpo").count("| tpo |") == 1
 
 
 def test_rows_replace_those_of_the_same_run_and_keep_their_order_and_bits(bench, tmp_path):
