@@ -30,7 +30,8 @@ class Shape:
 
     parameters: all weights. block, blocks: weights of the largest decoder layer and of all. head: of the head.
     hidden, intermediate: widths. query, key: heads x head size of the queries, and of the keys (or values).
-    inputs: widths of the inputs of a layer's adapters, empty without LoRA. rank: of the adapters, or 0.
+    adapters: how many a layer has. rank: of each, or 0. inputs: sum of the widths of their inputs; distinct_inputs: the
+    same, but inputs that several of them share count once.
     trainable, trainable_block: weights that training changes, in all and in one layer.
     """
 
@@ -45,8 +46,10 @@ class Shape:
     block: int
     blocks: int
     head: int
-    inputs: tuple[int, ...]
+    adapters: int
     rank: int
+    inputs: int
+    distinct_inputs: int
     trainable: int
     trainable_block: int
 
@@ -128,7 +131,9 @@ def shape_of(config: PreTrainedConfig, lora: adapters.Lora | None) -> Shape:
     block, all_blocks = _count(largest), sum(_count(module) for module in blocks)
     if lora:
         adapters.attach(model, lora, seed=0)
-    added = [module for name, module in largest.named_modules() if name.endswith("lora_A." + adapters.NAME)]
+    # what has one parent, such as query and key, reads one input of a width
+    ends = "lora_A." + adapters.NAME
+    widths = [(n.split(".")[0], m.in_features) for n, m in largest.named_modules() if n.endswith(ends)]
     changed = [weight for weight in model.parameters() if weight.requires_grad]
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -145,8 +150,10 @@ def shape_of(config: PreTrainedConfig, lora: adapters.Lora | None) -> Shape:
         block=block,
         blocks=all_blocks,
         head=head.weight.numel(),
-        inputs=tuple(module.in_features for module in added),
+        adapters=len(widths),
         rank=lora.rank if lora else 0,
+        inputs=sum(width for _, width in widths),
+        distinct_inputs=sum(width for _, width in set(widths)),
         trainable=sum(weight.numel() for weight in changed),
         trainable_block=_count(largest, changed=True),
     )
@@ -191,11 +198,11 @@ def layer_bytes(shape: Shape, setup: Setup) -> float:
 
     d, i: hidden and intermediate width. q, k: heads x head size of queries and of keys. h: heads. s: bytes of a number
     in products. n: what a norm keeps of a number: the float32 input, the normalised input, the output; n = 12 in
-    float32 and 8 in bfloat16. in: width of an adapter's input, of which it keeps a float32 copy (c = 4, none in float32
-    without dropout beyond one that layers share; with dropout a mask too).
+    float32 and 8 in bfloat16. in: width of an adapter's input, of which each keeps a float32 copy (c = 4), and with
+    dropout a mask (c = 5); in float32 without dropout they share the input itself.
 
     With autocast the residual stream is float32, so that n = 8, and every matrix product keeps its own bfloat16 copy of
-    its input: 10 d more for query, key, value, gate and up.
+    its input: 10 d more for query, key, value, gate and up; an adapter's copy is bfloat16 too, c smaller by 2.
 
     Assumes RMSNorm that computes in float32, rotary positions, a gated feed-forward layer and attention without
     stored scores (SDPA's flash or memory-efficient kernels), and no mixture of experts.
@@ -206,10 +213,10 @@ def layer_bytes(shape: Shape, setup: Setup) -> float:
         norms = 2 * 8 * d + 10 * d if setup.autocast else 2 * (4 + 2 * size) * d
         return norms + attention + 8 + 4 * size * shape.intermediate
     if size == 4 and not setup.dropout:
-        kept = 4 * sum(set(shape.inputs))
+        kept = 4 * shape.distinct_inputs
     else:
-        kept = (5 if setup.dropout else 4) * sum(shape.inputs)
-    adapted = kept + 4 * shape.rank * len(shape.inputs)
+        kept = ((2 if setup.autocast else 4) + setup.dropout) * shape.inputs
+    adapted = kept + (2 if setup.autocast else 4) * shape.rank * shape.adapters
     return 2 * 4 * d + attention + 8 + 3 * size * shape.intermediate + adapted
 
 
