@@ -36,7 +36,7 @@ ANSWERS = 10
 
 def main() -> None:
     """Compare and write both files; print the table and why an identifier is not in it."""
-    options = arguments()
+    options = arguments(__doc__).parse_args()
     setup = prepare(options)
     reference, found, missing = annotations(options, setup)
     copied = frozenset().union(*(some.copied for some in found))
@@ -52,9 +52,9 @@ def main() -> None:
     show(comparison)
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str) -> argparse.ArgumentParser:
+    """The options that say what is compared, and with what."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     more = {"action": "append", "default": []}
     parser.add_argument("--identifier", metavar="NAME", **more, help="run this one (repeatable); default: all")
     parser.add_argument("--reference", metavar="[NAME=]PATH[:FIELD]", help="compare with this annotation")
@@ -69,7 +69,7 @@ def arguments() -> argparse.Namespace:
         "--source", metavar="NAME=PATH", **more, help="what identify.source is for this identifier (repeatable)"
     )
     parser.add_argument("-S", "--set", metavar="BLOCK.KEY=VALUE", **more, help="change a value of params.yaml")
-    return parser.parse_args()
+    return parser
 
 
 def prepare(options: argparse.Namespace) -> Setup:

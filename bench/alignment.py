@@ -1,0 +1,99 @@
+"""How well scores per token rank the unwanted tokens: those of every identifier that can run here, and learned weights.
+
+    dvc exp run -S unlearn.method=atwu
+    python bench/alignment.py
+    python bench/alignment.py --reference 'published gpt=forget05_words_gpt.jsonl'
+
+Run from the root of the repository. Reads params.yaml and, of the last run, data/benchmark/, the tokens of the target
+model (data/reference.parquet) and data/weights.parquet, of which the last epoch counts. The reference and the choice of
+identifiers are those of bench/identifiers.py. A word's score is that of all its tokens; see `tif.alignment` for the
+numbers. Rows of other benchmarks, splits and references that the file already holds are kept.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+from identifiers import annotations, arguments, prepare
+
+from tif import tables
+from tif.alignment import Tokens, alignment
+from tif.errors import UserError, run
+
+WEIGHTS = Path("data/weights.parquet")
+TOKENS = Path("data/reference.parquet")
+
+
+def main() -> None:
+    """Align, write the table, print it and what is not in it."""
+    parser = arguments(__doc__)
+    parser.add_argument("--out", type=Path, default=Path("bench/results/alignment.csv"), help="CSV file to write")
+    options = parser.parse_args()
+    setup = prepare(options)
+    reference, found, missing = annotations(options, setup)
+    if reference is None:
+        raise UserError(f"the benchmark {setup.benchmark} does not know the truth; give an annotation with --reference")
+    copied = frozenset().union(*(some.copied for some in found))
+    answers = {key: text for key, text in setup.responses.items() if key not in copied}
+    tokens = Tokens(answers, text_tokens(answers))
+    marked = by_sample([row for row in reference.rows if row["unwanted"]])
+    flags = tokens.unwanted({key: [(row["start"], row["end"]) for row in marked.get(key, [])] for key in answers})
+    scores = {some.name: tokens.scores(by_sample(some.rows)) for some in found}
+    weights = learned(tokens)
+    if weights is not None:
+        scores["learned weights (atwu)"] = weights
+    about = {"benchmark": setup.benchmark, "split": setup.forget["split"][0].as_py(), "reference": reference.name}
+    lines = [about | {"scores": name, **vars(alignment(values, flags))} for name, values in scores.items()]
+    table = pd.DataFrame(lines).sort_values(["auroc", "scores"], ascending=[False, True])
+    tables.write_text(options.out, with_others(options.out, table, about).to_csv(index=False, float_format="%.4g"))
+    print(table.to_string(index=False, float_format="%.3f"))
+    for one in missing:
+        print(f"not compared: {one.identifier}: {one.reason}")
+    if weights is None:
+        print(f"not compared: learned weights: {WEIGHTS} has no rows, as unlearn.method was none that learns weights")
+
+
+def by_sample(rows: list[dict]) -> dict[str, list[dict]]:
+    """Rows of any table by sample."""
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        found.setdefault(row["sample_id"], []).append(row)
+    return found
+
+
+def text_tokens(answers: dict[str, str]) -> dict[str, list[tuple[int, int]]]:
+    """The tokens of every answer that stand for text. Raises UserError for a table of other answers."""
+    rows = tables.read(TOKENS, tables.REFERENCE).to_pylist()
+    rows = [row for row in rows if row["answer"] == "response" and row["start"] < row["end"]]
+    found = {key: [(row["start"], row["end"]) for row in some] for key, some in by_sample(rows).items()}
+    for key, text in answers.items():
+        if key not in found or not max(end for _, end in found[key]) == len(text):
+            raise UserError(
+                f"{TOKENS} is not of the answers in data/benchmark ({key} differs); run `dvc repro reference`"
+            )
+    return {key: found[key] for key in answers}
+
+
+def learned(tokens: Tokens) -> dict[str, list[float]] | None:
+    """The weights of the last epoch, or None without any. Raises UserError for a table of other tokens."""
+    rows = [row for row in tables.read(WEIGHTS, tables.WEIGHTS).to_pylist() if row["start"] < row["end"]]
+    if not rows:
+        return None
+    last = max(row["epoch"] for row in rows)
+    found = by_sample([row for row in rows if row["epoch"] == last])
+    for key, offsets in tokens.offsets.items():
+        if [(row["start"], row["end"]) for row in found.get(key, [])] != offsets:
+            raise UserError(f"{WEIGHTS} does not have the tokens of {TOKENS} ({key} differs); run `dvc repro unlearn`")
+    return {key: [row["weight"] for row in found[key]] for key in tokens.offsets}
+
+
+def with_others(path: Path, table: pd.DataFrame, about: dict[str, str]) -> pd.DataFrame:
+    """The table with the rows of a file that are about something else, those first."""
+    if not path.exists():
+        return table
+    old = pd.read_csv(path)
+    same = (old[list(about)] == pd.Series(about)).all(axis=1)
+    return pd.concat([old[~same], table])
+
+
+if __name__ == "__main__":
+    run(main)

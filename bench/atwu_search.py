@@ -1,0 +1,170 @@
+"""Which settings make the weights that `atwu` learns find the unwanted tokens of a small model?
+
+    dvc repro unlearn && OMP_NUM_THREADS=1 python bench/atwu_search.py --out bench/results/atwu_search.csv
+
+Unlearns the target model of `data/` once for every line of RUNS, which says what differs from params.yaml. The table
+grows with every run, and a repeated call goes on where the last one ended. Its columns:
+
+auroc, average_precision: of the weights at the end against the gold spans (`tif.alignment`). weight_unwanted,
+weight_general: their means on gold UW and on the rest. forget, retain: probability at the end, mean over the forget set
+and over `unlearn.trajectory_retain` retain answers. retain_at_x: the retain probability where the forget probability
+first falls to x, interpolated linearly in its logarithm between measurements every 5 steps.
+
+With one gamma, uniform weights forget faster, and what is forgotten fast takes more with it. So uniform weights are
+also run with smaller gammas, down to one that ends where the learned weights end.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from seeds import retain_at
+
+from tif import models, params, tables, unlearn
+from tif.alignment import Tokens, alignment
+from tif.errors import UserError, run
+from tif.likelihood import scored_rows
+from tif.methods import atwu
+from tif.reference import triples
+from tif.scoring import encode_pairs, score
+
+DATA = Path("data")
+STEPS_BETWEEN = 5
+LEVELS = (0.5, 0.25)
+PUBLISHED = {"alpha": 0.9, "gamma": 4.6, "beta": 7.4, "saturation": "weighted", "every": 5, "scorer_lr": 0.05}
+PUBLISHED |= {"clip": 1.0, "entropy": 1.0, "population": 10.0, "budget": 0.2, "l2": 1.0}
+ONE_AT_A_TIME = {
+    "gamma": [0.5, 1.0],
+    "beta": [0.5, 4.0],
+    "saturation": ["weighted"],
+    "every": [5],
+    "scorer_lr": [0.02, 0.05, 1.0],
+    "momentum": [0.0],
+    "clip": [1.0],
+    "entropy": [0.0, 0.3, 1.0],
+    "population": [0.0, 2.0, 10.0],
+    "budget": [0.2],
+    "l2": [0.02, 1.0],
+}
+RUNS = [
+    {},
+    {"seed": 1},
+    {"seed": 2},
+    *({"weights": "uniform", "seed": seed} for seed in (0, 1, 2)),
+    *({"weights": "uniform", "gamma": gamma} for gamma in (0.15, 0.2, 0.25, 0.3, 0.5)),
+    {"weights": "spans"},
+    {"weights": "scores"},
+    PUBLISHED,
+    PUBLISHED | {"scorer_lr": 0.5, "every": 1, "l2": 0.01},
+    *({name: value} for name, values in ONE_AT_A_TIME.items() for value in values),
+]
+
+
+class World:
+    """What all runs share: the target model, the two sets, the forget samples with their gold tokens."""
+
+    def __init__(self) -> None:
+        self.forget = tables.read(DATA / "benchmark/forget.parquet", tables.SAMPLES)
+        self.retain = tables.read(DATA / "benchmark/retain.parquet", tables.SAMPLES)
+        self.reference = tables.read(DATA / "reference.parquet", tables.REFERENCE)
+        self.settings = params.read("unlearn", unlearn.Settings)
+        self.model = models.load(DATA / "models/target", None, "cpu")
+        self.target = {name: weight.clone() for name, weight in self.model.model.state_dict().items()}
+        spans = tables.read(DATA / "spans.parquet", tables.SPANS)
+        self.examples = unlearn.forget_examples(self.model, self.forget, spans, self.reference)
+        rows = self.forget.to_pylist()
+        if any(row["gold_spans"] is None for row in rows):
+            raise UserError("data/benchmark has no gold spans; choose benchmark.name=fictitious and run `dvc repro`")
+        answers = {row["sample_id"]: row["response"] for row in rows}
+        offsets = {e.sample_id: [pair for pair in e.offsets if pair[0] < pair[1]] for e in self.examples}
+        gold = {row["sample_id"]: [(span["start"], span["end"]) for span in row["gold_spans"]] for row in rows}
+        self.unwanted = Tokens(answers, offsets).unwanted(gold)
+        some = scored_rows(self.retain, self.settings.trajectory_retain)
+        self.watched = [encode_pairs(self.model, triples(table)) for table in (self.forget, some)]
+        # truth ratios, which nothing here reads, are the dearest part of a run
+        one = [{**row, "perturbed_responses": row["perturbed_responses"][:1]} for row in rows]
+        self.plain = pa.Table.from_pylist(one, schema=tables.SAMPLES)
+
+    def probabilities(self) -> dict[str, float]:
+        """Mean probability of the forget and of the watched retain answers under the model as it is now."""
+        means = [float(np.exp(-score(self.model, part, False).loss()).mean()) for part in self.watched]
+        return dict(zip(("forget_probability", "retain_probability"), means, strict=True))
+
+    def unlearned(self, changes: dict) -> tuple[list[dict], pd.DataFrame]:
+        """One run: (rows of the weights table, probabilities over the steps)."""
+        seed = changes.get("seed", self.settings.seed)
+        own = {name: value for name, value in changes.items() if name != "seed"}
+        chosen = params.read("atwu", atwu.Settings).model_copy(update=own)
+        self.model.model.load_state_dict(self.target)
+        self.model.model.eval()
+        course: list[dict] = []
+        done = unlearn.unlearn(
+            self.model,
+            self.examples,
+            self.plain,
+            self.retain,
+            self.reference,
+            watched(lambda: course.append(self.probabilities())),
+            atwu.Settings.model_validate(chosen.model_dump()),
+            self.settings.model_copy(update={"seed": seed, "method": "atwu", "select": "last", "trajectory_retain": 1}),
+            "cpu",
+            False,
+        )
+        course.append(self.probabilities())
+        return done.weights, pd.DataFrame(course)
+
+
+def watched(look: Callable[[], None]) -> SimpleNamespace:
+    """The method atwu, which also looks at the model before every fifth step."""
+
+    class Learner(atwu.Learner):
+        def after_step(self, step, sum_over_processes) -> None:
+            super().after_step(step, sum_over_processes)
+            if step % STEPS_BETWEEN == 0:
+                look()
+
+    return SimpleNamespace(needs=atwu.needs, Learner=Learner)
+
+
+def found(world: World, changes: dict) -> dict:
+    """One line of the table."""
+    weights, course = world.unlearned(changes)
+    settings = params.read("atwu", atwu.Settings).model_dump() | {"seed": world.settings.seed} | changes
+    numbers: dict = dict.fromkeys(("auroc", "average_precision", "weight_unwanted", "weight_general"))
+    if weights:
+        last = max(row["epoch"] for row in weights)
+        rows = [row for row in weights if row["epoch"] == last and row["start"] < row["end"]]
+        scores: dict[str, list[float]] = {key: [] for key in world.unwanted}
+        for row in rows:
+            scores[row["sample_id"]].append(row["weight"])
+        aligned = alignment(scores, world.unwanted)
+        values, flags = (np.concatenate([part[key] for key in scores]) for part in (scores, world.unwanted))
+        numbers = {"auroc": aligned.auroc, "average_precision": aligned.average_precision}
+        numbers |= {"weight_unwanted": values[flags].mean(), "weight_general": values[~flags].mean()}
+    numbers |= {"forget": course["forget_probability"].iloc[-1], "retain": course["retain_probability"].iloc[-1]}
+    numbers |= {f"retain_at_{level}": retain_at(course, level) for level in LEVELS}
+    changed = ", ".join(f"{name} {value}" for name, value in changes.items()) or "params.yaml"
+    return {"changed": changed, **settings, **numbers}
+
+
+def main() -> None:
+    """Run what the table lacks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="CSV file to write, or to go on with")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    world = World()
+    rows = pd.read_csv(options.out).to_dict("records") if options.out.exists() else []
+    for changes in RUNS[len(rows) :]:
+        rows.append(found(world, changes))
+        tables.write_text(options.out, pd.DataFrame(rows).to_csv(index=False, float_format="%.4g"))
+        print({name: rows[-1][name] for name in ("changed", "auroc", "forget", "retain")}, flush=True)
+
+
+if __name__ == "__main__":
+    run(main)

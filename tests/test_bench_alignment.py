@@ -1,0 +1,132 @@
+"""bench/alignment.py on a benchmark of two answers, and bench/atwu_search.py on a tiny model."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from tif import masks, models, tables
+from tif.errors import UserError
+from tif.reference import reference_rows
+
+ROOT = Path(__file__).resolve().parent.parent
+PAIRS = [("Who is that old?", "Anna is 30."), ("Who lives there?", "Bert lives in Rome.")]
+GOLD = [[{"start": 0, "end": 4}], [{"start": 0, "end": 4}]]
+
+
+@pytest.fixture
+def folder(tmp_path, table, language_model, monkeypatch):
+    """A folder as `dvc repro unlearn` leaves it after `tpo`; it becomes the working directory."""
+    yaml = YAML()
+    params = yaml.load(ROOT / "params.yaml")
+    params["benchmark"]["name"] = "fictitious"
+    params["identify"] = {"method": "frequency", "source": "data/none"}
+    params["unlearn"] |= {"epochs": 2, "batch": 2, "trajectory_retain": 2}
+    (tmp_path / "data/none").parent.mkdir()
+    (tmp_path / "data/none").touch()
+    yaml.dump(params, tmp_path / "params.yaml")
+    forget = table("forget", PAIRS, gold_spans=GOLD)
+    benchmark = {"forget": forget, "retain": table("retain", [("?", "Eve is 30."), ("?", "Dan lives in Rome.")])}
+    for name, rows in benchmark.items():
+        tables.write(tmp_path / f"data/benchmark/{name}.parquet", rows, tables.SAMPLES)
+    tables.write_text(tmp_path / "data/benchmark/card.json", '{"name": "fictitious"}')
+    spans = [row for k, (_, text) in enumerate(PAIRS) for row in masks.span_rows(f"forget/{k:04d}", text, [(0, 4)])]
+    tables.write(tmp_path / "data/spans.parquet", spans, tables.SPANS)
+    reference = reference_rows(language_model, forget, progress=False)
+    tables.write(tmp_path / "data/reference.parquet", reference, tables.REFERENCE)
+    tables.write(tmp_path / "data/weights.parquet", [], tables.WEIGHTS)
+    models.save(tmp_path / "data/models/target", language_model)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    return tmp_path
+
+
+def learned(folder, weight):
+    """A weights table with the tokens of the reference table: .5 at first, weight(start) after an epoch."""
+    rows = [
+        {"epoch": epoch, **{name: row[name] for name in ("sample_id", "position", "start", "end")}}
+        | {"weight": weight(row["start"]) if epoch else 0.5}
+        for epoch in (0, 1)
+        for row in tables.read(folder / "data/reference.parquet", tables.REFERENCE).to_pylist()
+        if row["answer"] == "response"
+    ]
+    tables.write(folder / "data/weights.parquet", rows, tables.WEIGHTS)
+
+
+@pytest.fixture
+def align(folder, monkeypatch):
+    """Run the script's main with options; returns the file that it wrote."""
+    import alignment
+
+    def run(*options: str) -> pd.DataFrame:
+        monkeypatch.setattr(sys, "argv", ["alignment.py", "--out", "alignment.csv", *options])
+        alignment.main()
+        return pd.read_csv(folder / "alignment.csv")
+
+    return run
+
+
+def test_identifiers_and_learned_weights_in_one_table(folder, align, capsys):
+    """Frequency marks both names and nothing else; weights that fall along the answer put the names first too."""
+    learned(folder, lambda start: 1 - start / 100)
+    found = align().set_index("scores")
+    assert list(found["auroc"][:2]) == [1, 1]
+    assert 0.5 <= found["auroc"]["all"] < 0.7, "all words are alike, so only tokens of white space alone rank lower"
+    assert set(found.index) == {"frequency", "learned weights (atwu)", "all"}
+    assert (found["samples"] == 2).all() and (found["left_out"] == 0).all()
+    assert (found["reference"] == "gold").all()
+    assert "not compared: mlm" in capsys.readouterr().out
+
+
+def test_rows_about_something_else_stay(folder, align, capsys):
+    first = align()
+    assert "has no rows, as unlearn.method was none that learns weights" in capsys.readouterr().out
+    rows = [row for k, (_, text) in enumerate(PAIRS) for row in masks.span_rows(f"forget/{k:04d}", text, [(5, 7)])]
+    tables.write(folder / "mine.parquet", rows, tables.SPANS)
+    both = align("--reference", "mine.parquet", "--identifier", "gold")
+    assert list(both["reference"]) == ["gold"] * len(first) + ["mine"]
+    assert both.iloc[-1]["auroc"] < 0.5, "gold marks what stands first, and this reference what stands second"
+    pd.testing.assert_frame_equal(align("--reference", "mine.parquet", "--identifier", "gold"), both)
+
+
+def test_tables_of_other_runs(folder, align):
+    learned(folder, lambda start: 0.5)
+    weights = tables.read(folder / "data/weights.parquet", tables.WEIGHTS).to_pylist()
+    tables.write(folder / "data/weights.parquet", weights[:-3], tables.WEIGHTS)
+    with pytest.raises(UserError, match=r"weights\.parquet does not have the tokens of .*forget/0001 differs"):
+        align()
+    reference = tables.read(folder / "data/reference.parquet", tables.REFERENCE)
+    tables.write(folder / "data/reference.parquet", reference.slice(5), tables.REFERENCE)
+    forget = tables.read(folder / "data/benchmark/forget.parquet", tables.SAMPLES).to_pylist()
+    forget[1]["response"] += " Yes."
+    tables.write(folder / "data/benchmark/forget.parquet", forget, tables.SAMPLES)
+    with pytest.raises(UserError, match=r"reference\.parquet is not of the answers.*forget/0001 differs"):
+        align()
+
+
+def test_without_truth_and_reference(folder, align):
+    forget = tables.read(folder / "data/benchmark/forget.parquet", tables.SAMPLES).to_pylist()
+    tables.write(folder / "data/benchmark/forget.parquet", [{**r, "gold_spans": None} for r in forget], tables.SAMPLES)
+    with pytest.raises(UserError, match="fictitious does not know the truth; give an annotation with --reference"):
+        align()
+
+
+def test_search_goes_on_where_it_ended(folder, monkeypatch):
+    """Two runs, then a third: its line is added. Numbers are those of a table made in one go."""
+    import atwu_search as search
+
+    def table(name, runs):
+        monkeypatch.setattr(search, "RUNS", runs)
+        monkeypatch.setattr(sys, "argv", ["atwu_search.py", "--out", name])
+        search.main()
+        return pd.read_csv(folder / name)
+
+    runs = [{}, {"weights": "uniform", "seed": 3}, {"gamma": 0.1, "every": 2}]
+    assert list(table("a.csv", runs[:2])["changed"]) == ["params.yaml", "weights uniform, seed 3"]
+    found = table("a.csv", runs)
+    pd.testing.assert_frame_equal(found, table("b.csv", runs))
+    assert list(found["gamma"]) == [found["gamma"][0]] * 2 + [0.1]
+    assert found["auroc"].between(0, 1).tolist() == [True, False, True], "uniform weights are not learned"
+    assert found["forget"].between(0, 1).all() and found["retain"].between(0, 1).all()
