@@ -4,31 +4,26 @@
 
 Peak memory is the growth of the process's maximum resident size over all of the case: the model is built, two
 optimiser steps of two micro-batches each are made with TPO and AdamW. What imports and first calls take is left out: a
-very small model is trained before. Linux only, as the maximum is reset there through /proc.
+very small model is trained before.
 
 The plan counts numbers that exist. `measured` is taken with an allocator that gives memory back at once
 (MALLOC_MMAP_THRESHOLD_=65536); `usual` is what glibc holds when it is left alone, gaps between allocations included.
 """
 
 import argparse
-import ctypes
-import gc
 import json
-import multiprocessing
-import os
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import torch
+from resident import AT_ONCE, growth
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tif import adapters, plan
 from tif.batches import Example
 from tif.fit import Fit, fitted
 from tif.methods import Needs, tpo
-from tif.models import Card, LanguageModel, prepare
-from tif.params import Compute
+from tif.models import Card, LanguageModel
 from tif.train import Optimisation, train
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -125,48 +120,13 @@ def run(case: Case) -> None:
         train(language_model, examples, objective, settings, "cpu", False, fit=case.fit)
 
 
-def measured(case: Case) -> int:
-    """Bytes by which the maximum resident size grows in `run`."""
-    run(replace(case, layers=1, width=128, vocabulary=500, rows=1, length=16, answer=8))
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    run(case)
-    return _status("VmHWM") - before
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
-
-
-def _work(case: Case, threads: int, pipe) -> None:
-    prepare(Compute(device="cpu", threads=threads))
-    pipe.send(measured(case))
-
-
-def in_a_fresh_process(case: Case, threads: int, allocator: dict[str, str]) -> float:
-    """`measured`, in MiB. allocator: environment variables, which glibc reads when a process starts."""
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_work, args=(case, threads, theirs))
-    os.environ.update(allocator)
-    process.start()
-    for name in allocator:
-        del os.environ[name]
-    theirs.close()
-    found = ours.recv()
-    process.join()
-    return found / 2**20
-
-
-def compare(case: Case, threads: int) -> dict[str, float]:
+def compare(case: Case) -> dict[str, float]:
     """Planned and measured MiB of a case, and the error of the plan as a share of what was measured."""
-    found = in_a_fresh_process(case, threads, {"MALLOC_MMAP_THRESHOLD_": "65536"})
+    warm_up = replace(case, layers=1, width=128, vocabulary=500, rows=1, length=16, answer=8)
+    found = growth(run, (case,), (warm_up,), AT_ONCE)
     parts = planned(case)
     total = parts.total / 2**20
-    usual = in_a_fresh_process(case, threads, {})
+    usual = growth(run, (case,), (warm_up,), {})
     return {"planned": total, "measured": found, "error": total / found - 1, "usual": usual} | {
         name: value / 2**20 for name, value in asdict(parts).items()
     }
@@ -175,10 +135,9 @@ def compare(case: Case, threads: int) -> dict[str, float]:
 def main() -> None:
     """Measure every case and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     arguments = parser.parse_args()
-    rows = {case.name: compare(case, arguments.threads) for case in CASES}
+    rows = {case.name: compare(case) for case in CASES}
     if arguments.json:
         print(json.dumps(rows, indent=1))
         return

@@ -117,6 +117,7 @@ def test_logits_are_bounded():
         assert plan.chunk_numbers(shape, load) == 2**26
         assert plan.working_bytes(shape, setup(dtype="bfloat16"), load) == 2**26 * 6
     assert plan.chunk_numbers(shape, plan.Load(1, 1, 7, 0, 0)) == 7 * 128256
+    assert plan.working_bytes(shape, setup(dtype="bfloat16"), replace(load, whole=True)) == 7 * 2**26 * 4
 
 
 def test_main_memory():

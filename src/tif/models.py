@@ -122,7 +122,8 @@ class AnswerTokens:
         """[N] a loss of whole rows of logits where `where` (bool [N]) is true, elsewhere 0.
 
         loss: (logits [n, V], label [n]) -> [n], in float32; with reference_hidden [N, d], a third argument holds the
-        target model's logits [n, V]. Some more buffers of the chunk's size live inside of `loss`.
+        target model's logits [n, V]. Some more buffers of the chunk's size live inside of `loss`: seven of them in all
+        for a Kullback-Leibler divergence.
         """
         parts = [self.hidden[where], self.label[where]]
         if reference_hidden is not None:
@@ -186,6 +187,7 @@ class _TokenNll(torch.autograd.Function):
                 of_weight = rows.T @ part if of_weight is None else of_weight.addmm_(rows.T, part)
             if ctx.needs_input_grad[2]:
                 of_bias = rows.sum(0) if of_bias is None else of_bias + rows.sum(0)
+            del rows  # or two chunks would exist while the next is computed
         return torch.cat(states), of_weight, of_bias, None
 
 

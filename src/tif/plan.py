@@ -21,6 +21,7 @@ GPUS = (1, 2, 4, 8)
 SIZES = (24, 80)  # GiB of GPUs
 USABLE = 0.9  # of a GPU's memory; the rest is its context, kernels' workspaces and gaps between allocations
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+ROW_CHUNKS = 7  # chunks of logits that exist at a time in a loss of whole rows; measured, see docs/memory.md
 ROW_BYTES = 8 + 1 + 4 + 4 + 4  # an answer token: id, unwanted, score, reference logit and log-probability
 
 
@@ -60,6 +61,7 @@ class Load:
 
     rows, length: rows of the micro-batch, and tokens of the longest, to which all are padded. answers: its answer
     tokens at most. table: answer tokens of the reference table. cached: answer tokens whose hidden states are kept.
+    whole: whether whole rows of logits enter the loss.
     """
 
     rows: int
@@ -67,6 +69,7 @@ class Load:
     answers: int
     table: int
     cached: int
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,7 @@ def load_of(
         answers=rows * max(answer for _, answer in used),
         table=2 * kept["forget"],
         cached=sum(kept[name] for name in needs.cached),
+        whole=needs.rows,
     )
 
 
@@ -241,12 +245,14 @@ def working_bytes(shape: Shape, setup: Setup, load: Load) -> int:
     """Bytes that come and go: the larger of what the head needs and what the backward pass of a layer needs.
 
     The head holds a chunk of logits in float32, with a copy in its own dtype where that is another, or a copy with the
-    gradient of its weights. A layer holds gradients of 2 i + 2 d numbers a token, while the head's gradient waits for
-    the embeddings'. A frozen head has no gradient.
+    gradient of its weights; a loss of whole rows holds ROW_CHUNKS of them. A layer holds gradients of 2 i + 2 d numbers
+    a token, while the head's gradient waits for the embeddings'. A frozen head has no gradient.
     """
     size, head = setup.compute, 0 if shape.rank else shape.head * setup.compute
     numbers = chunk_numbers(shape, load)
     chunk = max(numbers * (4 + size if size < 4 else 4), numbers * size + head)
+    if load.whole:
+        chunk = ROW_CHUNKS * numbers * 4 + head
     layer = load.rows * load.length * size * 2 * (shape.intermediate + shape.hidden)
     return max(chunk, layer + head)
 

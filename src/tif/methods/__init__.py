@@ -38,6 +38,7 @@ class Needs:
     layer: hidden states after that many decoder layers in place of the last; no logits can be computed from them.
     cached: answers whose hidden states under the target model (at `layer`) are computed once before training and kept
     in main memory, N x d numbers in the model's dtype; with a frozen copy of the head they give its distributions.
+    rows: whether whole rows of logits enter its loss, as in `AnswerTokens.per_token`; only `tif.plan` reads it.
     """
 
     retain: bool = False
@@ -45,11 +46,12 @@ class Needs:
     own: bool = False
     layer: int | None = None
     cached: tuple[Literal["forget", "retain"], ...] = ()
+    rows: bool = False
 
 
 def retain_needs(retain: float, kl: float = 0.0) -> Needs:
     """What `retain_term` and `kl_term` need with these weights."""
-    return Needs(retain=retain > 0 or kl > 0, cached=("retain",) if kl > 0 else ())
+    return Needs(retain=retain > 0 or kl > 0, cached=("retain",) if kl > 0 else (), rows=kl > 0)
 
 
 def token_weights(batch: Batch, weights: Weights) -> Tensor:

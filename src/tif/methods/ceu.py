@@ -7,6 +7,8 @@ Its gradient in the logits is softmax(z_t) - q_t, so it vanishes as p_t does. So
 w_t = 1.
 """
 
+from dataclasses import replace
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -26,7 +28,7 @@ class Settings(Block):
 
 def needs(settings: Settings) -> Needs:
     """Retain samples, with a retain term only."""
-    return retain_needs(settings.retain)
+    return replace(retain_needs(settings.retain), rows=True)
 
 
 def cross_entropy_without_label(logits: Tensor, label: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class Settings(Block):
 
 def needs(settings: Settings) -> Needs:
     """The target model's distributions on forget answers; retain samples, with a retain term only."""
-    return Needs(retain=settings.retain > 0, cached=("forget",))
+    return Needs(retain=settings.retain > 0, cached=("forget",), rows=True)
 
 
 def distillation(logits: Tensor, label: Tensor, reference: Tensor, beta: float) -> Tensor:
