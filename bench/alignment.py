@@ -1,4 +1,4 @@
-"""How well scores per token rank the unwanted tokens: those of every identifier that can run here, and learned weights.
+"""How well scores per token rank the unwanted tokens: every identifier's that can run here, and learned weights.
 
     dvc exp run -S unlearn.method=atwu
     python bench/alignment.py
@@ -7,7 +7,9 @@
 Run from the root of the repository. Reads params.yaml and, of the last run, data/benchmark/, the tokens of the target
 model (data/reference.parquet) and data/weights.parquet, of which the last epoch counts. The reference and the choice of
 identifiers are those of bench/identifiers.py. A word's score is that of all its tokens; see `tif.alignment` for the
-numbers. Rows of other benchmarks, splits and references that the file already holds are kept.
+numbers. One more row is the loss (NLL) of each token under the target model, which needs no identifier and no run: even
+what a model knows by heart it knows less surely where the next token cannot be guessed. Rows of other benchmarks,
+splits and references that the file already holds are kept.
 """
 
 from pathlib import Path
@@ -34,10 +36,12 @@ def main() -> None:
         raise UserError(f"the benchmark {setup.benchmark} does not know the truth; give an annotation with --reference")
     copied = frozenset().union(*(some.copied for some in found))
     answers = {key: text for key, text in setup.responses.items() if key not in copied}
-    tokens = Tokens(answers, text_tokens(answers))
+    target = text_tokens(answers)
+    tokens = Tokens(answers, {key: [(row["start"], row["end"]) for row in rows] for key, rows in target.items()})
     marked = by_sample([row for row in reference.rows if row["unwanted"]])
     flags = tokens.unwanted({key: [(row["start"], row["end"]) for row in marked.get(key, [])] for key in answers})
     scores = {some.name: tokens.scores(by_sample(some.rows)) for some in found}
+    scores["loss of the target model"] = {key: [-row["logprob"] for row in rows] for key, rows in target.items()}
     weights = learned(tokens)
     if weights is not None:
         scores["learned weights (atwu)"] = weights
@@ -60,13 +64,12 @@ def by_sample(rows: list[dict]) -> dict[str, list[dict]]:
     return found
 
 
-def text_tokens(answers: dict[str, str]) -> dict[str, list[tuple[int, int]]]:
-    """The tokens of every answer that stand for text. Raises UserError for a table of other answers."""
+def text_tokens(answers: dict[str, str]) -> dict[str, list[dict]]:
+    """Rows of the reference table: the tokens of every answer that stand for text. Raises UserError."""
     rows = tables.read(TOKENS, tables.REFERENCE).to_pylist()
-    rows = [row for row in rows if row["answer"] == "response" and row["start"] < row["end"]]
-    found = {key: [(row["start"], row["end"]) for row in some] for key, some in by_sample(rows).items()}
+    found = by_sample([row for row in rows if row["answer"] == "response" and row["start"] < row["end"]])
     for key, text in answers.items():
-        if key not in found or not max(end for _, end in found[key]) == len(text):
+        if key not in found or max(row["end"] for row in found[key]) != len(text):
             raise UserError(
                 f"{TOKENS} is not of the answers in data/benchmark ({key} differs); run `dvc repro reference`"
             )

@@ -73,8 +73,14 @@ def test_identifiers_and_learned_weights_in_one_table(folder, align, capsys):
     learned(folder, lambda start: 1 - start / 100)
     found = align().set_index("scores")
     assert list(found["auroc"][:2]) == [1, 1]
+    assert 0 <= found["auroc"]["loss of the target model"] <= 1
     assert 0.5 <= found["auroc"]["all"] < 0.7, "all words are alike, so only tokens of white space alone rank lower"
-    assert set(found.index) == {"frequency", "learned weights (atwu)", "all"}
+    assert set(found.index) == {
+        "frequency",
+        "learned weights (atwu)",
+        "loss of the target model",
+        "all",
+    }
     assert (found["samples"] == 2).all() and (found["left_out"] == 0).all()
     assert (found["reference"] == "gold").all()
     assert "not compared: mlm" in capsys.readouterr().out
@@ -86,8 +92,10 @@ def test_rows_about_something_else_stay(folder, align, capsys):
     rows = [row for k, (_, text) in enumerate(PAIRS) for row in masks.span_rows(f"forget/{k:04d}", text, [(5, 7)])]
     tables.write(folder / "mine.parquet", rows, tables.SPANS)
     both = align("--reference", "mine.parquet", "--identifier", "gold")
-    assert list(both["reference"]) == ["gold"] * len(first) + ["mine"]
-    assert both.iloc[-1]["auroc"] < 0.5, "gold marks what stands first, and this reference what stands second"
+    assert list(both["reference"]) == ["gold"] * len(first) + ["mine"] * 2
+    assert both.set_index("scores")["auroc"]["gold"] < 0.5, (
+        "gold marks what stands first, and this reference what stands second"
+    )
     pd.testing.assert_frame_equal(align("--reference", "mine.parquet", "--identifier", "gold"), both)
 
 
