@@ -310,6 +310,17 @@ def test_a_scorer_of_another_hidden_size():
     assert torch.equal(learner.state_dict()["scorer"]["weight"], before["scorer"]["weight"])
 
 
+def test_the_scorer_computes_in_float32():
+    """Of hidden states in bfloat16, and under mixed precision."""
+    own = torch.randn(9, 32, generator=torch.Generator().manual_seed(4))
+    learner = learner_for()
+    expected = learner.weights(own)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(learner.weights(own), expected)
+    exact = learner.weights(own.bfloat16())
+    assert exact.dtype == torch.float32 and torch.equal(exact, learner.weights(own.bfloat16().float()))
+
+
 def test_needs():
     needs = atwu.needs(settings())
     assert (needs.retain, needs.own, needs.refusals, needs.cached) == (True, True, False, ())

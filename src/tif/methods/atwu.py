@@ -155,7 +155,8 @@ class Learner:
         return self._score(own).sigmoid()
 
     def _score(self, own: Tensor) -> Tensor:
-        return self.scorer(own.detach().float())[:, 0]
+        with torch.autocast(own.device.type, enabled=False):  # mixed precision would have it in bfloat16
+            return self.scorer(own.detach().float())[:, 0]
 
     def state_dict(self) -> dict:
         """Scorer, state of its SGD, and the number of steps done."""
