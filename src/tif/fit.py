@@ -55,9 +55,11 @@ def fitted(model: PreTrainedModel, fit: Fit, seed: int) -> Iterator[None]:
         raise UserError(
             f"{type(model).__name__} cannot compute its layers again; set unlearn.gradient_checkpointing=false"
         )
-    before = [(weight, weight.dtype) for weight in model.parameters()]
+    before = []
     if fit.precision == "mixed":
-        for weight, _ in before:
+        if not fit.fsdp:  # sharded weights are others, and are cast when they are saved
+            before = [(weight, weight.dtype) for weight in model.parameters()]
+        for weight in model.parameters():
             weight.data = weight.data.float()
     if fit.lora:
         adapters.attach(model, fit.lora, seed)
@@ -67,9 +69,8 @@ def fitted(model: PreTrainedModel, fit: Fit, seed: int) -> Iterator[None]:
     yield
     if fit.gradient_checkpointing:
         model.activation_checkpointing_disable()
-    if not fit.fsdp:  # sharded weights are cast when they are saved
-        for weight, dtype in before:
-            weight.data = weight.data.to(dtype)
+    for weight, dtype in before:
+        weight.data = weight.data.to(dtype)
 
 
 def arguments(fit: Fit) -> dict[str, Any]:
