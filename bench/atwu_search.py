@@ -6,9 +6,10 @@ Unlearns the target model of `data/` once for every line of RUNS, which says wha
 grows with every run, and a repeated call goes on where the last one ended. Its columns:
 
 auroc, average_precision: of the weights at the end against the gold spans (`tif.alignment`). weight_unwanted,
-weight_general: their means on gold UW and on the rest. forget, retain: probability at the end, mean over the forget set
-and over `unlearn.trajectory_retain` retain answers. retain_at_x: the retain probability where the forget probability
-first falls to x, interpolated linearly in its logarithm between measurements every 5 steps.
+weight_general: their means on gold UW and on the rest. nll_unwanted, nll_general: mean NLL of the same tokens at the
+end, nats. forget, retain: probability at the end, mean over the forget set and over `unlearn.trajectory_retain` retain
+answers. retain_at_x, nll_general_at_x: retain and nll_general where the forget probability first falls to x,
+interpolated linearly in its logarithm between measurements every 5 steps.
 
 With one gamma, uniform weights forget faster, and what is forgotten fast takes more with it. So uniform weights are
 also run with smaller gammas, down to one that ends where the learned weights end.
@@ -84,19 +85,27 @@ class World:
         offsets = {e.sample_id: [pair for pair in e.offsets if pair[0] < pair[1]] for e in self.examples}
         gold = {row["sample_id"]: [(span["start"], span["end"]) for span in row["gold_spans"]] for row in rows}
         self.unwanted = Tokens(answers, offsets).unwanted(gold)
+        self.text = np.array([start < end for e in self.examples for start, end in e.offsets])
+        self.gold = np.zeros(len(self.text), bool)
+        self.gold[self.text] = np.concatenate([self.unwanted[e.sample_id] for e in self.examples])
         some = scored_rows(self.retain, self.settings.trajectory_retain)
         self.watched = [encode_pairs(self.model, triples(table)) for table in (self.forget, some)]
         # truth ratios, which nothing here reads, are the dearest part of a run
         one = [{**row, "perturbed_responses": row["perturbed_responses"][:1]} for row in rows]
         self.plain = pa.Table.from_pylist(one, schema=tables.SAMPLES)
 
-    def probabilities(self) -> dict[str, float]:
-        """Mean probability of the forget and of the watched retain answers under the model as it is now."""
-        means = [float(np.exp(-score(self.model, part, False).loss()).mean()) for part in self.watched]
-        return dict(zip(("forget_probability", "retain_probability"), means, strict=True))
+    def look(self) -> dict[str, float]:
+        """The model as it is now: mean probabilities of answers, mean NLL of gold UW and of other forget tokens."""
+        forget, retain = (score(self.model, part, False) for part in self.watched)
+        return {
+            "forget_probability": float(np.exp(-forget.loss()).mean()),
+            "retain_probability": float(np.exp(-retain.loss()).mean()),
+            "nll_unwanted": float(-forget.logprob[self.gold & self.text].mean()),
+            "nll_general": float(-forget.logprob[~self.gold & self.text].mean()),
+        }
 
     def unlearned(self, changes: dict) -> tuple[list[dict], pd.DataFrame]:
-        """One run: (rows of the weights table, probabilities over the steps)."""
+        """One run: (rows of the weights table, what `look` says over the steps)."""
         seed = changes.get("seed", self.settings.seed)
         own = {name: value for name, value in changes.items() if name != "seed"}
         chosen = params.read("atwu", atwu.Settings).model_copy(update=own)
@@ -109,17 +118,17 @@ class World:
             self.plain,
             self.retain,
             self.reference,
-            watched(lambda: course.append(self.probabilities())),
+            watching(lambda: course.append(self.look())),
             atwu.Settings.model_validate(chosen.model_dump()),
             self.settings.model_copy(update={"seed": seed, "method": "atwu", "select": "last", "trajectory_retain": 1}),
             "cpu",
             False,
         )
-        course.append(self.probabilities())
+        course.append(self.look())
         return done.weights, pd.DataFrame(course)
 
 
-def watched(look: Callable[[], None]) -> SimpleNamespace:
+def watching(look: Callable[[], None]) -> SimpleNamespace:
     """The method atwu, which also looks at the model before every fifth step."""
 
     class Learner(atwu.Learner):
@@ -146,8 +155,11 @@ def found(world: World, changes: dict) -> dict:
         values, flags = (np.concatenate([part[key] for key in scores]) for part in (scores, world.unwanted))
         numbers = {"auroc": aligned.auroc, "average_precision": aligned.average_precision}
         numbers |= {"weight_unwanted": values[flags].mean(), "weight_general": values[~flags].mean()}
-    numbers |= {"forget": course["forget_probability"].iloc[-1], "retain": course["retain_probability"].iloc[-1]}
-    numbers |= {f"retain_at_{level}": retain_at(course, level) for level in LEVELS}
+    numbers |= {name.removesuffix("_probability"): value for name, value in course.iloc[-1].items()}
+    general = course.assign(retain_probability=course["nll_general"])
+    for level in LEVELS:
+        numbers |= {f"retain_at_{level}": retain_at(course, level)}
+        numbers |= {f"nll_general_at_{level}": retain_at(general, level)}
     changed = ", ".join(f"{name} {value}" for name, value in changes.items()) or "params.yaml"
     return {"changed": changed, **settings, **numbers}
 
