@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,14 @@ CHOICES = [(key, name) for package, key in PACKAGES.items() for name in names(pa
 CHOICES += [("model.name", "scratch"), ("model.name", "llama32_1b")]
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A DVC repository with nothing in it."""
+    made = tmp_path_factory.mktemp("wiring")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=made, check=True)
+    return made
+
+
 def resolved(folder: Path, key: str, name: str) -> dict:
     """Stage name -> DVC stage, with `key` of params.yaml set to `name`."""
     for file in ("dvc.yaml", "params.yaml"):
@@ -35,7 +44,6 @@ def resolved(folder: Path, key: str, name: str) -> dict:
     block, field = key.split(".")
     params[block][field] = name
     yaml.dump(params, folder / "params.yaml")
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm", "-f"], cwd=folder, check=True)
     with Repo(str(folder)) as repo:
         return {stage.addressing: stage for stage in repo.index.stages}
 
@@ -83,6 +91,7 @@ def chosen(script: str, params: dict) -> tuple[set[Path], set[str]]:
     return files, blocks
 
 
+@cache
 def reads_and_declares(folder: Path, key: str, name: str) -> dict[str, tuple[set[str], set[str]]]:
     """Stage -> (files it reads, files and folders of code it declares). Checks parameter blocks on the way."""
     found = {}
@@ -105,17 +114,17 @@ def within(path: str, dep: str) -> bool:
 
 
 @pytest.mark.parametrize(("key", "name"), CHOICES)
-def test_stage_declares_what_it_reads(tmp_path, key, name):
-    for stage, (reads, declared) in reads_and_declares(tmp_path, key, name).items():
+def test_stage_declares_what_it_reads(folder, key, name):
+    for stage, (reads, declared) in reads_and_declares(folder, key, name).items():
         missing = {path for path in reads if not any(within(path, dep) for dep in declared)}
         assert not missing, f"{stage} reads {missing} without declaring it"
 
 
-def test_stage_declares_nothing_that_it_never_reads(tmp_path):
+def test_stage_declares_nothing_that_it_never_reads(folder):
     used: dict[str, set[str]] = {}
     declared: dict[str, set[str]] = {}
     for key, name in CHOICES:
-        for stage, (reads, deps) in reads_and_declares(tmp_path, key, name).items():
+        for stage, (reads, deps) in reads_and_declares(folder, key, name).items():
             used.setdefault(stage, set()).update(reads)
             declared.setdefault(stage, set()).update(deps)
     for stage, deps in declared.items():
