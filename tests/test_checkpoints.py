@@ -429,3 +429,11 @@ def test_a_changed_parameter_starts_anew(run, whole, capfd):
     assert resumed_at(capfd) == []
     assert run() == whole()  # going back resumes
     assert resumed_at(capfd) == [f"resuming at step 4 of {STEPS}"]
+
+
+@pytest.mark.parametrize(("rank", "stays"), [(0, False), (1, True)])
+def test_only_process_0_takes_the_folder_away(rank, stays):
+    """Another process may end first, while process 0 writes the outputs; both groups here are of one process."""
+    with checkpoints.opened("ab" * 32, 2.0, Group(rank)) as kept:
+        assert kept.folder.is_dir()
+    assert kept.folder.is_dir() == stays

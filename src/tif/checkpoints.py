@@ -176,8 +176,9 @@ def opened(key: str, minutes: float, group: Group) -> Iterator[Checkpoints]:
                 for checkpoint in folder.iterdir():
                     _remove(checkpoint)
         finally:
-            with suppress(OSError):  # it stays while it holds a checkpoint
-                folder.rmdir()
+            if group.rank == 0:  # the others may end while it is still in use
+                with suppress(OSError):  # it stays while it holds a checkpoint
+                    folder.rmdir()
 
 
 @contextmanager
