@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tif.errors import UserError, run
+from tif.errors import UserError, first_line, run
 
 
 def stops(error: Exception):
@@ -15,6 +15,20 @@ def stops(error: Exception):
         raise error
 
     return stage
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("bad size\nwhere it was found"), "bad size"),
+        (ValueError("\n bad"), "bad"),
+        (KeyError(), "KeyError"),
+        (ValueError("x" * 300), "x" * 200),
+        (OSError(errno.ENOSPC, "No space left on device", "data/spans.parquet"), "No space left on device"),
+    ],
+)
+def test_the_first_line_of_an_exception(error, line):
+    assert first_line(error) == line
 
 
 def test_user_error_is_one_line_and_a_failing_status():

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from tif.errors import UserError
+from tif.errors import UserError, first_line
 from tif.params import Block, nearest
 
 NAME = "default"  # peft's name of the one adapter; in no saved file
@@ -107,8 +107,7 @@ def load(folder: Path, model: PreTrainedModel) -> None:
             raise ValueError("its weights are not those of its configuration")
         set_peft_model_state_dict(model, weights, NAME)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f"no usable adapter in {folder}: {reason}; delete it and run `dvc repro`") from None
+        raise UserError(f"no usable adapter in {folder}: {first_line(error)}; delete it and run `dvc repro`") from None
 
 
 def _weights(model: PreTrainedModel, state: dict | None) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ import torch
 from pydantic import BaseModel
 
 from tif import work
-from tif.errors import UserError
+from tif.errors import UserError, first_line
 from tif.processes import Group
 
 MARKER = "complete.json"
@@ -235,8 +235,3 @@ def unwritable(path: Path, error: Exception) -> UserError:
     return UserError(
         f"{path} cannot be written ({first_line(error)}); free some space, or set TIF_WORK to a folder with room"
     )
-
-
-def first_line(error: Exception) -> str:
-    """What an exception says, in short."""
-    return (getattr(error, "strerror", None) or str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -38,6 +38,11 @@ def die_with_parent(how: signal.Signals) -> None:
         ctypes.CDLL(None).prctl(parent_death_signal, how)
 
 
+def first_line(error: Exception) -> str:
+    """What an exception says, in short: one line of at most 200 characters."""
+    return (getattr(error, "strerror", None) or str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def disk_is_full(error: BaseException) -> bool:
     """Whether an exception means "no space left", also as reported by Arrow and safetensors without an errno."""
     return getattr(error, "errno", None) == errno.ENOSPC or "no space left on device" in str(error).lower()

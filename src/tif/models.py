@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from tif import adapters
 from tif.batches import Batch, PromptFormat
-from tif.errors import UserError, disk_is_full
+from tif.errors import UserError, disk_is_full, first_line
 from tif.params import Compute
 from tif.tables import writing
 
@@ -292,7 +292,7 @@ def read_card(path: Path) -> Card:
         raise UserError(f"{path}/tif.json is missing; `dvc repro` makes {path}") from None
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"{path}/tif.json is not a model card ({_first_line(error)}); delete {path}, run again"
+            f"{path}/tif.json is not a model card ({first_line(error)}); delete {path}, run again"
         ) from None
 
 
@@ -340,7 +340,7 @@ def open_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerFast:
     except Exception as error:  # damaged files raise whatever their contents lead to, KeyError and Exception among it
         if disk_is_full(error):
             raise
-        raise UserError(f"no tokenizer in {name}: {_first_line(error)}") from None
+        raise UserError(f"no tokenizer in {name}: {first_line(error)}") from None
 
 
 def open_weights(kind: type, name: str, revision: str | None, **options) -> PreTrainedModel:
@@ -356,7 +356,7 @@ def open_weights(kind: type, name: str, revision: str | None, **options) -> PreT
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if disk_is_full(error):
             raise
-        raise UserError(f"no usable safetensors weights in {name}: {_first_line(error)}") from None
+        raise UserError(f"no usable safetensors weights in {name}: {first_line(error)}") from None
     if loading["missing_keys"]:
         # transformers would fill them with random numbers and only warn
         some = ", ".join(sorted(loading["missing_keys"])[:3])
@@ -395,9 +395,9 @@ def resolve(repository: str, revision: str, instead: str) -> str:
     try:
         return huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=30).sha
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        raise UserError(f"hub model {repository} at revision {revision} was not found: {_first_line(error)}") from None
+        raise UserError(f"hub model {repository} at revision {revision} was not found: {first_line(error)}") from None
     except (HTTPError, OSError) as error:
-        raise UserError(f"the hub cannot be reached for {repository} ({_first_line(error)}); {instead}") from None
+        raise UserError(f"the hub cannot be reached for {repository} ({first_line(error)}); {instead}") from None
 
 
 def locate(folder: Path | None, repository: str, revision: str) -> tuple[str, str | None, dict[str, str]]:
@@ -438,7 +438,3 @@ def _check_head(name: str, model: PreTrainedModel) -> None:
         raise UserError(
             f"{name}: its logits are not a linear map of its last hidden state; such models are not supported"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

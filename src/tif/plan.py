@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from tif import adapters
-from tif.errors import UserError
+from tif.errors import UserError, first_line
 from tif.methods import Needs
 from tif.models import LOGIT_BUDGET
 
@@ -121,8 +121,7 @@ def shape_of(config: PreTrainedConfig, lora: adapters.Lora | None) -> Shape:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:  # a model raises whatever senseless sizes lead to
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f"--plan: no causal language model can be made of config.json: {reason}") from None
+        raise UserError(f"--plan: no causal language model can be made of config.json: {first_line(error)}") from None
     parameters = sum(weight.numel() for weight in model.parameters())
     kinds = set(model._no_split_modules or ())
     lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]

@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import AutoConfig, PreTrainedConfig
 
 from tif import models, plan, tables
-from tif.errors import UserError
+from tif.errors import UserError, first_line
 from tif.methods import Needs
 from tif.models import LanguageModel
 from tif.reference import encode_answers, triples
@@ -89,8 +89,7 @@ def _config(name: str, revision: str | None) -> PreTrainedConfig:
             decoder=True
         )
     except Exception as error:  # a damaged file raises whatever its contents lead to
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--plan: {name} is no configuration of a known language model: {reason}") from None
+        raise UserError(f"--plan: {name} is no configuration of a known language model: {first_line(error)}") from None
 
 
 def _lengths(name: str | None, revision: str | None, card: models.Card, benchmark: Path, needs: Needs):

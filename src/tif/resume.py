@@ -8,8 +8,8 @@ from typing import Protocol
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from tif.checkpoints import Checkpoints, first_line, unwritable
-from tif.errors import UserError
+from tif.checkpoints import Checkpoints, unwritable
+from tif.errors import UserError, first_line
 from tif.train import FlatTrainer
 
 
