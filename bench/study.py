@@ -159,6 +159,9 @@ def run(shop: Workshop, options: argparse.Namespace, grids: Grids, group: str) -
                 print(f"{one.name} was made with other parameters and is run again", flush=True)
     print(f"{group}: {len(finished)} of {len(experiments)} experiments are finished", flush=True)
     order = study_plan.labels(grids, group)
+    for kind in ("", "trajectories"):  # numbers of a run that now fails must not stand beside new ones
+        stale = {(one.variant, one.seed) for one in todo}
+        study_table.drop(file(options, group, kind), stale, order, grids.groups[group].seeds)
     for one in finished:
         collect(shop, options, group, one, order)
     failed = 0
@@ -175,9 +178,9 @@ def run(shop: Workshop, options: argparse.Namespace, grids: Grids, group: str) -
 def collect(shop: Workshop, options: argparse.Namespace, group: str, one: Experiment, order: list[str]) -> None:
     """Put the numbers of a finished experiment into the group's tables, whose variants are in `order`."""
     result = shop.result(one)
-    study_table.merge(file(options, group), study_table.rows(one, shop.base, result), study_table.KEY, order)
+    study_table.merge(file(options, group), study_table.rows(one, shop.base, result), order)
     epochs = [{"variant": one.variant, "seed": one.seed, **row} for row in result.trajectory.to_dict("records")]
-    study_table.merge(file(options, group, "trajectories"), epochs, [*study_table.KEY, "epoch"], order)
+    study_table.merge(file(options, group, "trajectories"), epochs, order)
 
 
 def report(options: argparse.Namespace, grids: Grids, group: str) -> None:

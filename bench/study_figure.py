@@ -40,10 +40,10 @@ def draw(path: Path, table: pd.DataFrame, trajectories: pd.DataFrame) -> None:
         grid = np.atleast_1d(below.subplots(lines, COLUMNS, sharex=True, sharey=True)).reshape(lines, COLUMNS)
         for number, axes in enumerate(grid.flat):
             if number < len(names):
-                path_of(axes, names[number], look(number), trajectories, table)
+                path_of(axes, names[number], look(number), trajectories)
             else:
                 axes.set_visible(False)
-        below.supxlabel("retain probability (line, one dot an epoch) and final model utility (sign)", fontsize=9)
+        below.supxlabel("retain probability (one dot an epoch, a sign at the end)", fontsize=9)
         below.supylabel("log10 forget quality", fontsize=9)
         with writing(path) as temporary:
             figure.savefig(temporary, format="png", metadata={"Software": None})
@@ -80,7 +80,7 @@ def ends(axes: Axes, table: pd.DataFrame, names: list[str]) -> None:
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-def path_of(axes: Axes, name: str, style: dict, trajectories: pd.DataFrame, table: pd.DataFrame) -> None:
+def path_of(axes: Axes, name: str, style: dict, trajectories: pd.DataFrame) -> None:
     """One variant's trajectory (mean over seeds; seeds thin) before those of all others in grey."""
     for other, rows in trajectories.groupby("variant", sort=False):
         mean = rows.groupby("epoch")[["retain_probability", "forget_quality_log10"]].mean()
@@ -91,8 +91,10 @@ def path_of(axes: Axes, name: str, style: dict, trajectories: pd.DataFrame, tabl
                 axes.plot(*points, color=style["color"], linewidth=0.6, alpha=0.5, zorder=2)
         else:
             axes.plot(*mean.to_numpy().T, color="#d1d5db", linewidth=0.7, zorder=1)
-    own = table[table["variant"] == name]
-    axes.plot(own[UTILITY].mean(), own[QUALITY].mean(), linestyle="", markersize=6, zorder=4, **style)
+    own = trajectories[trajectories["variant"] == name]
+    last = own[own["epoch"] == own["epoch"].max()]
+    end = last["retain_probability"].mean(), last["forget_quality_log10"].mean()
+    axes.plot(*end, linestyle="", markersize=6, zorder=4, **style)
     axes.set_title(name, fontsize=9, pad=2)
     scale(axes)
     axes.tick_params(labelsize=7)

@@ -69,18 +69,32 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path) if path.exists() else pd.DataFrame()
 
 
-def merge(path: Path, new: list[dict], key: list[str], order: list[str]) -> None:
-    """Put rows into a CSV file, in place of those with the same key.
+def merge(path: Path, new: list[dict], order: list[str]) -> None:
+    """Put rows into a CSV file, in place of all that it has of the same variants and seeds.
 
     Models without unlearning come first, then variants in `order`, then others.
     """
-    frames = [frame for frame in (read(path), pd.DataFrame(new)) if len(frame)]
-    both = pd.concat(frames).drop_duplicates(key, keep="last")
+    old, rows = read(path), pd.DataFrame(new)
+    kept = old[~_of(old, set(rows[KEY].itertuples(index=False, name=None)))] if len(old) else old
+    both = pd.concat([frame for frame in (kept, rows) if len(frame)])
     place = {name: number for number, name in enumerate([*REFERENCES, *order])}
     both["place"] = [place.get(name.split()[0] if is_reference(name) else name, len(place)) for name in both["variant"]]
-    both = both.sort_values(["place", *key]).drop(columns="place")
+    both = both.sort_values(["place", *KEY, *(name for name in ("epoch",) if name in both)]).drop(columns="place")
     both = both[[name for name in FIRST if name in both] + [name for name in both if name not in FIRST]]
     write_text(path, both.to_csv(index=False))
+
+
+def drop(path: Path, stale: set[tuple[str, int]], order: list[str], seeds: list[int]) -> None:
+    """Take out of a CSV file the rows of `stale` runs, and of variants and seeds that are not (or no longer) planned."""
+    table = read(path)
+    if len(table):
+        known = table["variant"].isin(order) | table["variant"].map(is_reference)
+        known &= table["seed"].isin(seeds) & ~_of(table, stale)
+        write_text(path, table[known].to_csv(index=False))
+
+
+def _of(table: pd.DataFrame, runs: set[tuple[str, int]]) -> pd.Series:
+    return pd.Series([one in runs for one in zip(table["variant"], table["seed"])], index=table.index, dtype=bool)
 
 
 def is_reference(variant: str) -> bool:

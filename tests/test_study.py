@@ -262,15 +262,26 @@ def test_table_text(bench, table):
 
 
 def test_rows_replace_those_of_the_same_run_and_keep_their_order_and_bits(bench, tmp_path):
-    merge, path = bench("study_table").merge, tmp_path / "t.csv"
-    key, order = ["variant", "seed"], ["tpo", "npo"]
-    merge(path, [{"variant": "npo", "seed": 1, "x": 0.1 + 0.2}, {"variant": "target", "seed": 1, "x": 1.0}], key, order)
-    merge(path, [{"variant": "tpo", "seed": 2, "x": 2.0, "y": 3.0}], key, order)
-    merge(path, [{"variant": "old", "seed": 1, "x": 5.0}, {"variant": "tpo", "seed": 1, "x": 4.0}], key, order)
-    merge(path, [{"variant": "tpo", "seed": 2, "x": 6.0}], key, order)
+    merge, path, order = bench("study_table").merge, tmp_path / "t.csv", ["tpo", "npo"]
+    merge(path, [{"variant": "npo", "seed": 1, "x": 0.1 + 0.2}, {"variant": "target", "seed": 1, "x": 1.0}], order)
+    merge(path, [{"variant": "tpo", "seed": 2, "x": 2.0, "y": 3.0}], order)
+    merge(path, [{"variant": "old", "seed": 1, "x": 5.0}, {"variant": "tpo", "seed": 1, "x": 4.0}], order)
+    merge(path, [{"variant": "tpo", "seed": 2, "x": 6.0}], order)
     assert path.read_text().splitlines() == [
         "variant,seed,x,y", "target,1,1.0,", "tpo,1,4.0,", "tpo,2,6.0,", "npo,1,0.30000000000000004,", "old,1,5.0,"
     ]  # fmt: skip
+    bench("study_table").drop(path, {("tpo", 2)}, order, [1, 2])
+    assert path.read_text().splitlines()[1:] == ["target,1,1.0,", "tpo,1,4.0,", "npo,1,0.30000000000000004,"]
+    bench("study_table").drop(path, set(), order, [2])
+    assert path.read_text().splitlines()[1:] == []
+
+
+def test_a_shorter_trajectory_replaces_a_longer_one(bench, tmp_path):
+    merge, path = bench("study_table").merge, tmp_path / "t.csv"
+    merge(path, [{"variant": "tpo", "seed": 1, "epoch": epoch, "x": epoch} for epoch in (2, 0, 1)], ["tpo"])
+    assert [line.split(",")[2] for line in path.read_text().splitlines()] == ["epoch", "0", "1", "2"]
+    merge(path, [{"variant": "tpo", "seed": 1, "epoch": 0, "x": 7}], ["tpo"])
+    assert path.read_text().splitlines()[1:] == ["tpo,1,0,7"]
 
 
 # The rule that chooses settings
