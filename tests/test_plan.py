@@ -13,8 +13,10 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    Gemma3nTextConfig,
     GPT2Config,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
     Phi3Config,
     PreTrainedConfig,
@@ -260,9 +262,54 @@ def pipeline(tmp_path, language_model, table, facts) -> Path:
     return tmp_path
 
 
-def stage(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+@pytest.mark.parametrize(
+    ("config", "lacks"),
+    [
+        (MambaConfig(vocab_size=100, hidden_size=64, num_hidden_layers=2), "num_attention_heads"),
+        (Gemma3nTextConfig(**SIZE, num_kv_shared_layers=0), "intermediate_size"),  # one of each layer
+    ],
+)
+def test_a_model_without_what_the_formula_needs(config, lacks):
+    with pytest.raises(UserError, match=rf"--plan: {type(config).__name__} has no single {lacks}, which the formula"):
+        plan.shape_of(config, None)
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"), [("chat_template", "chat template"), ("eos_token", "end-of-sequence token")]
+)
+def test_a_tokenizer_that_cannot_be_used_is_done_without(pipeline, language_model, missing, told):
+    """A folder has a tokenizer of its own, and the target's card says how prompts are written."""
+    target = pipeline / "data/models/target"
+    models.write_card(target, replace(language_model.card, prompt="chat"))
+    shutil.copytree(target, pipeline / "other")
+    file = pipeline / "other/tokenizer_config.json"
+    content = json.loads(file.read_text()) | {"chat_template": "{{ messages }}"}
+    del content[missing]
+    file.write_text(json.dumps(content))
+    text = report(pipeline / "other", pipeline)
+    assert f"the tokenizer of {pipeline}/other has no {told}" in text
+    assert ": rows of 128 tokens, 64 of them answer, are assumed" in text
+
+
+def test_a_hub_tokenizer_out_of_reach_is_done_without(pipeline, language_model):
+    """Beside a target model from the hub, with no network, the plan of another shape is made all the same."""
+    card = replace(language_model.card, repository="someone/target", revision="0" * 40)
+    models.write_card(pipeline / "data/models/target", card)
+    done = stage(pipeline, str(SHAPES / "llama_8b.json"), HF_HUB_OFFLINE="1", HF_HOME=str(pipeline / "hub"))
+    assert done.returncode == 0, done.stderr
+    assert "no tokenizer in someone/target: " in done.stdout
+    assert ": rows of 128 tokens, 64 of them answer, are assumed" in done.stdout
+
+
+def test_an_empty_forget_set(pipeline, table):
+    tables.write(pipeline / "data/benchmark/forget.parquet", table("forget", []), tables.SAMPLES)
+    with pytest.raises(UserError, match=r"--plan: .*benchmark/forget\.parquet has no rows: there is nothing to forget"):
+        report(None, pipeline)
+
+
+def stage(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
     command = [sys.executable, str(ROOT / "stages/unlearn.py"), "--plan", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **variables}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 

@@ -21,6 +21,8 @@ GPUS = (1, 2, 4, 8)
 SIZES = (24, 80)  # GiB of GPUs
 USABLE = 0.9  # of a GPU's memory; the rest is its context, kernels' workspaces and gaps between allocations
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+NEEDED = ("hidden_size", "num_attention_heads")  # of a configuration
+OPTIONAL = ("head_dim", "num_key_value_heads", "intermediate_size")
 ROW_CHUNKS = 7  # chunks of logits that exist at a time in a loss of whole rows; measured, see docs/memory.md
 ROW_BYTES = 8 + 1 + 4 + 4 + 4  # an answer token: id, unwanted, score, reference logit and log-probability
 
@@ -129,6 +131,10 @@ def shape_of(config: PreTrainedConfig, lora: adapters.Lora | None) -> Shape:
     head = model.get_output_embeddings()
     if not blocks or head is None:
         raise UserError(f"--plan: {type(model).__name__} does not say what its decoder layers and its head are")
+    sizes = {name: getattr(config, name, None) for name in (*NEEDED, *OPTIONAL)}
+    for name, value in sizes.items():
+        if not isinstance(value, int) and (name in NEEDED or value is not None):
+            raise UserError(f"--plan: {type(config).__name__} has no single {name}, which the formula of memory needs")
     largest = max(blocks, key=_count)
     block, all_blocks = _count(largest), sum(_count(module) for module in blocks)
     if lora:
@@ -137,13 +143,13 @@ def shape_of(config: PreTrainedConfig, lora: adapters.Lora | None) -> Shape:
     ends = "lora_A." + adapters.NAME
     widths = [(n.split(".")[0], m.in_features) for n, m in largest.named_modules() if n.endswith(ends)]
     changed = [weight for weight in model.parameters() if weight.requires_grad]
-    heads = config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    keys = getattr(config, "num_key_value_heads", None) or heads
+    hidden, heads = sizes["hidden_size"], sizes["num_attention_heads"]
+    size = sizes["head_dim"] or hidden // heads
+    keys = sizes["num_key_value_heads"] or heads
     return Shape(
         layers=len(blocks),
-        hidden=config.hidden_size,
-        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        hidden=hidden,
+        intermediate=sizes["intermediate_size"] or 4 * hidden,
         heads=heads,
         query=heads * size,
         key=keys * size,

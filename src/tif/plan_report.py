@@ -95,11 +95,16 @@ def _config(name: str, revision: str | None) -> PreTrainedConfig:
 def _lengths(name: str | None, revision: str | None, card: models.Card, benchmark: Path, needs: Needs):
     """Tokens and answer tokens of forget and retain samples, and a line that says where they are from."""
     if name is None or not (benchmark / "forget.parquet").exists():
-        missing = "tokenizer" if name is None else "benchmark"
-        length, answer = ASSUMED[0]
-        return ASSUMED, ASSUMED, f"no {missing} here: rows of {length} tokens, {answer} of them answer, are assumed"
-    coder = LanguageModel(None, models.open_tokenizer(name, revision), card)
+        return _assumed(f"no {'tokenizer' if name is None else 'benchmark'} here")
+    try:
+        tokenizer = models.open_tokenizer(name, revision)
+        models.check_tokenizer(name, tokenizer, card.prompt)
+    except UserError as error:
+        return _assumed(str(error))
+    coder = LanguageModel(None, tokenizer, card)
     forget, retain = (tables.read(benchmark / f"{split}.parquet", tables.SAMPLES) for split in ("forget", "retain"))
+    if not len(forget):
+        raise UserError(f"--plan: {benchmark}/forget.parquet has no rows: there is nothing to forget")
     answers, refusals = encode_answers(coder, forget)
     pairs = [answers, refusals] if needs.refusals else [answers]
     longest = [max(group, key=lambda example: len(example.ids)) for group in zip(*pairs, strict=True)]
@@ -108,6 +113,11 @@ def _lengths(name: str | None, revision: str | None, card: models.Card, benchmar
         for examples in (longest, encode_pairs(coder, triples(retain)))
     ]
     return *sizes, f"rows of {benchmark} in tokens of {name}"
+
+
+def _assumed(reason: str):
+    length, answer = ASSUMED[0]
+    return ASSUMED, ASSUMED, f"{reason}: rows of {length} tokens, {answer} of them answer, are assumed"
 
 
 def _table(shape: plan.Shape, setup: plan.Setup, load) -> list[str]:
