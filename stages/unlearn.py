@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tif import checkpoints, costs, fit, models, params, plan_report, processes, tables, unlearn
+from tif import checkpoints, costs, fit, models, params, processes, tables, unlearn
 from tif.errors import run
 
 TARGET = Path("data/models/target")
@@ -37,6 +37,8 @@ def main() -> None:
     choice = params.read("model", params.ModelChoice)
     needs, source = method.needs(method_settings), params.local_source(choice.source, "model.source")
     if planned is not None:
+        from tif import plan_report  # not above, or a change of it would be one of every run
+
         config = Path(planned) if planned else None
         print(plan_report.report(config, TARGET, TABLES["forget"][0].parent, source, settings, needs, settings.method))
         return

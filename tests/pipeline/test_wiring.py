@@ -4,6 +4,7 @@ dvc.yaml is resolved by DVC itself, once for every benchmark, identifier, method
 """
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[2]
+# imported by a stage only to print the memory plan in place of a run, so no result can depend on them
+WITHOUT_EFFECT = {"src/tif/plan.py", "src/tif/plan_report.py"}
 PACKAGES = {"benchmarks": "benchmark.name", "identify": "identify.method", "methods": "unlearn.method"}
 
 
@@ -100,7 +103,7 @@ def reads_and_declares(folder: Path, key: str, name: str) -> dict[str, tuple[set
     for stage in stages.values():
         script = ROOT / stage.cmd.split()[1]
         files, blocks = chosen(script.read_text(), params)
-        reads = {str(path.relative_to(ROOT)) for path in closure({script, *files})}
+        reads = {str(path.relative_to(ROOT)) for path in closure({script, *files})} - WITHOUT_EFFECT
         deps = {dep.def_path for dep in stage.deps if hasattr(dep, "def_path")}
         keys = {key for dep in stage.deps if hasattr(dep, "params") for key in dep.params}
         assert keys == blocks, f"{stage.cmd} declares the blocks {keys} and reads {blocks}"
@@ -130,6 +133,17 @@ def test_stage_declares_nothing_that_it_never_reads(folder):
     for stage, deps in declared.items():
         surplus = {dep for dep in deps if not any(within(path, dep) for path in used[stage])}
         assert not surplus, f"{stage} declares {surplus} without reading it"
+
+
+def test_what_has_no_effect_is_not_even_imported_by_a_run():
+    """Nor is it in the key of a run's checkpoints, which holds every module that is imported."""
+    code = f"import runpy, sys; runpy.run_path({str(ROOT / 'stages/unlearn.py')!r}); print(*sys.modules, sep='\\n')"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    modules = set(done.stdout.splitlines())
+    assert "tif.train" in modules
+    for path in WITHOUT_EFFECT:
+        assert ".".join(Path(path).with_suffix("").parts[1:]) not in modules
 
 
 def test_no_stage_depends_on_runtime():
