@@ -169,6 +169,11 @@ class FlatTrainer(Trainer):
         self.log_rows.append({"step": step, **dict(zip(["loss", *logged], values, strict=True))})
         return total
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the model's part of a checkpoint, but for sharded weights, which are written with the optimiser's."""
+        if not self.is_fsdp_enabled:  # or they would be gathered and written twice, and this copy read by nobody
+            super().save_model(output_dir, _internal_call)
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Write the weights that are trained; the others are those of the model that the run starts with."""
         weights = self.model.named_parameters(remove_duplicate=False)
