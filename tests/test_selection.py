@@ -56,13 +56,13 @@ def test_a_target_that_gives_retain_answers_nothing_has_nothing_to_lose():
     assert standings(rows(((1, 1), (0, 0), 0.0), ((1, 1), (0, 0), 0.0)), FORGET)[1].score == 1
 
 
-def walk(wanted: bool, frozen: bool = False) -> tuple[nn.Linear, Best]:
+def walk(wanted: bool, frozen: bool = False, agree=int) -> tuple[nn.Linear, Best]:
     """A model whose weight is the number of the epoch, of which the second is best."""
     model = nn.Linear(1, 1)
     model.bias.requires_grad_(not frozen)
     values = [((t, t), (0, 0), 0.8) for t in (0.1, 0.2, 0.9, 0.3)]
     seen: list[dict] = []
-    chosen = Best(model, seen, FORGET, wanted)
+    chosen = Best(model, seen, FORGET, wanted, agree)
     for epoch in range(4):
         with torch.no_grad():
             model.weight.fill_(epoch)
@@ -79,6 +79,15 @@ def test_the_weights_of_the_best_epoch_come_back():
     chosen.put_back()
     assert (model.weight.item(), model.bias.item()) == (2, 20)
     assert model.weight.requires_grad
+
+
+def test_a_part_of_the_weights_is_kept_when_the_processes_say_so():
+    """Here epoch 1, then 2, would be kept, and 3 would not; process 0 finds 1 and 3 best."""
+    asked, told = [], iter([1, 0, 1])
+    model, chosen = walk(wanted=True, agree=lambda here: asked.append(here) or next(told))
+    chosen.put_back()
+    assert asked == [True, True, False]
+    assert (model.weight.item(), model.bias.item()) == (3, 30)
 
 
 def test_only_what_is_trained_is_copied():

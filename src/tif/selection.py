@@ -1,7 +1,7 @@
 """Which epoch's weights unlearning keeps: the last, or the best by a rule that uses nothing of the retain model."""
 
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -61,17 +61,28 @@ def best(found: Sequence[Standing]) -> Standing:
 class Best:
     """A copy of the weights of the best epoch so far, in main memory. `kept` is empty where none is wanted."""
 
-    def __init__(self, model: nn.Module, rows: Sequence[dict], forget: Collection[str], wanted: bool) -> None:
-        """model: its trainable weights are copied. rows: of the trajectory, which grow with every epoch."""
+    def __init__(
+        self,
+        model: nn.Module,
+        rows: Sequence[dict],
+        forget: Collection[str],
+        wanted: bool,
+        agree: Callable[[bool], int] = int,
+    ) -> None:
+        """model: its trainable weights are copied. rows: of the trajectory, which grow with every epoch.
+
+        agree: makes one decision of those of several processes that each copy their part of the weights.
+        """
         self.model = model
         self.rows = rows
         self.forget = forget
         self.wanted = wanted
+        self.agree = agree
         self.kept: dict[str, torch.Tensor] = {}
 
     def after_epoch(self, epoch: int) -> None:
         """Copy the weights when this epoch is the best so far; call it when its rows are there."""
-        if self.wanted and best(standings(self.rows, self.forget)).epoch == epoch:
+        if self.wanted and self.agree(best(standings(self.rows, self.forget)).epoch == epoch):
             self.kept = {name: weight.to("cpu", copy=True) for name, weight in self._weights().items()}
 
     @torch.no_grad()

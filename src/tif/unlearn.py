@@ -149,7 +149,9 @@ def unlearn(
 
     ids = {example.sample_id for example in examples}
     keeps = checkpoints is None or checkpoints.group.rank == 0 or settings.fsdp
-    chosen = Best(language_model.model, rows, ids, wanted=settings.select == "best" and keeps)
+    # parts of weights have to be of one epoch, though processes may round scores differently
+    agree = checkpoints.group.agree if checkpoints and settings.fsdp else int
+    chosen = Best(language_model.model, rows, ids, settings.select == "best" and keeps, agree)
 
     def after_epoch(epoch: int) -> None:
         if epoch or settings.fsdp:
