@@ -10,8 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tif import tables
 from tif.batches import PromptFormat
-from tif.finetune import train_tokenizer
+from tif.finetune import token_mean, train_tokenizer
 from tif.models import Card, LanguageModel
+from tif.scoring import encode_pairs
+from tif.train import Optimisation, train
 
 PEOPLE = ("Ada Lind", "Bo Marek", "Cy Orlov", "Di Paine", "Ed Quist", "Fay Rossi", "Gus Stein", "Hal Toomey")
 TOWNS = ("Arlen", "Brunov", "Castell", "Dorwick", "Elmsta", "Farrow", "Gildan", "Hythe")
@@ -70,6 +72,19 @@ def tiny(tokenizer) -> Callable[..., LanguageModel]:
 def language_model(tiny) -> LanguageModel:
     """A random model that no test may train."""
     return tiny()
+
+
+@pytest.fixture(scope="session")
+def memorised(tiny, facts) -> dict[str, torch.Tensor]:
+    """Weights of a model that has learned all eight facts by heart."""
+    language_model = tiny(initializer_range=0.02)
+    pairs = [(f"full/{i:04d}", *pair) for i, pair in enumerate(facts)]
+    learning = Optimisation(
+        epochs=80, batch=8, micro_batch=8, lr=0.01, weight_decay=0.01, warmup=0.1, max_grad_norm=1.0, seed=0
+    )
+    log = train(language_model, encode_pairs(language_model, pairs), token_mean, learning, "cpu", False)
+    assert log[-1]["loss"] < 0.1
+    return language_model.model.state_dict()
 
 
 @pytest.fixture(scope="session")

@@ -8,14 +8,12 @@ import torch
 from tif import masks, tables
 from tif.batches import collate
 from tif.errors import UserError
-from tif.finetune import token_mean
 from tif.likelihood import likelihoods
 from tif.methods import tpo
 from tif.models import answer_tokens
 from tif.reference import reference_rows
 from tif.refusals import refusal
-from tif.scoring import Scores, encode_pairs
-from tif.train import Optimisation, train
+from tif.scoring import Scores
 from tif.trajectory import logprob_drop, trajectory
 from tif.unlearn import Settings, forget_examples, scored_words, unlearn
 
@@ -181,17 +179,6 @@ def test_logprob_drop_by_hand():
     assert drops[0] == 2 and np.isnan(drops[1]) and drops[2] == -1
     more = Scores(np.array([0, 3, 4, 5, 7]), *[np.append(now, [0, 0])] * 2, np.zeros(7, bool))
     np.testing.assert_array_equal(logprob_drop(more, before, np.array([1, 1, 0, 0, 1], bool), 3), drops)
-
-
-@pytest.fixture(scope="module")
-def memorised(tiny, facts):
-    """Weights of a model that has learned all eight facts by heart."""
-    language_model = tiny(initializer_range=0.02)
-    pairs = [(f"full/{i:04d}", *pair) for i, pair in enumerate(facts)]
-    learning = Optimisation(**STEP | {"micro_batch": 8, "epochs": 80, "batch": 8, "lr": 0.01})
-    log = train(language_model, encode_pairs(language_model, pairs), token_mean, learning, "cpu", False)
-    assert log[-1]["loss"] < 0.1
-    return language_model.model.state_dict()
 
 
 def run(tiny, memorised, forget, retain, spans, method_settings=TPO, **changes):

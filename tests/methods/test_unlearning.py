@@ -9,10 +9,7 @@ import pytest
 
 from tif import masks, methods, params, tables
 from tif.errors import UserError
-from tif.finetune import token_mean
 from tif.reference import reference_rows
-from tif.scoring import encode_pairs
-from tif.train import Optimisation, train
 from tif.unlearn import Settings, Unlearned, forget_examples, unlearn
 
 STEP = {"batch": 4, "micro_batch": 3, "lr": 2e-3, "weight_decay": 0.01, "warmup": 0.1, "max_grad_norm": 1.0, "seed": 0}
@@ -20,17 +17,6 @@ NAMES = sorted(path.stem for path in Path(methods.__file__).parent.glob("[a-z]*.
 PARAMS = params.read_all(Path(__file__).parents[2] / "params.yaml")
 # what the defaults, which are for a larger model, leave too slow or too coarse for this one
 CHANGES = {"rmu": {"layer": 1, "c": 5.0}}
-
-
-@pytest.fixture(scope="module")
-def memorised(tiny, facts):
-    """Weights of a model that has learned all eight facts by heart."""
-    language_model = tiny(initializer_range=0.02)
-    pairs = [(f"full/{i:04d}", *pair) for i, pair in enumerate(facts)]
-    learning = Optimisation(**STEP | {"micro_batch": 8, "epochs": 80, "batch": 8, "lr": 0.01})
-    log = train(language_model, encode_pairs(language_model, pairs), token_mean, learning, "cpu", False)
-    assert log[-1]["loss"] < 0.1
-    return language_model.model.state_dict()
 
 
 @pytest.fixture(scope="module")
