@@ -1,12 +1,15 @@
 """How a stage ends: one line for bad input and for a full disk, a traceback for a defect."""
 
 import errno
+import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from tif import errors
 from tif.errors import UserError, first_line, run
 
 
@@ -77,16 +80,50 @@ def test_a_killed_stage_leaves_nothing_half_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["stage.py"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the death signal of a parent is a feature of Linux")
-def test_a_stage_dies_with_its_parent(tmp_path):
-    """The parent is killed outright; the stage closes its end of the pipe when it is gone."""
-    (tmp_path / "stage.py").write_text(
-        "import time\nfrom tif import errors\nerrors.run(lambda: print('up', flush=True) or time.sleep(60))\n"
-    )
-    parent = "import subprocess, sys, time; subprocess.Popen([sys.executable, 'stage.py']); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", parent], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks behind a shell through /proc")
+
+
+def left_alone(folder: Path, stage: str, command: list[str]) -> str:
+    """What a stage prints after its first line, when its parent, or that of the shell it is run by, is killed outright.
+
+    The stage closes its end of the pipe when it is gone.
+    """
+    (folder / "stage.py").write_text(stage)
+    parent = f"import subprocess, time; subprocess.Popen({command}); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", parent], cwd=folder, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "up\n"
         process.kill()
         begin = time.monotonic()
-        assert process.stdout.read() == ""
-    assert time.monotonic() - begin < 30
+        rest = process.stdout.read()
+    assert time.monotonic() - begin < 20
+    return rest
+
+
+@linux
+@pytest.mark.parametrize(
+    "command",
+    [
+        [sys.executable, "stage.py"],
+        ["/bin/sh", "-c", f"{shlex.quote(sys.executable)} stage.py; exit"],  # no shell makes way for the first of two
+    ],
+    ids=["started directly", "through a shell"],
+)
+def test_a_stage_ends_with_who_started_it(tmp_path, command):
+    stage = "import time\nfrom tif import errors\nerrors.run(lambda: print('up', flush=True) or time.sleep(30))\n"
+    assert left_alone(tmp_path, stage, command) == ""
+
+
+@linux
+def test_a_stage_that_was_left_alone_while_it_imported_does_not_begin(tmp_path):
+    stage = (
+        "import os, time\nparent = os.getppid()\nfrom tif import errors\nprint('up', flush=True)\n"
+        "while os.getppid() == parent:\n    time.sleep(0.01)\n"
+        "errors.run(lambda: print('begun', flush=True))\n"
+    )
+    assert left_alone(tmp_path, stage, [sys.executable, "stage.py"]) == ""
+
+
+def test_a_stage_ends_well_while_its_parent_lives(monkeypatch):
+    """Also when it is looked after often."""
+    monkeypatch.setattr(errors, "LOOK_AFTER", 0.001)
+    run(lambda: time.sleep(0.1))

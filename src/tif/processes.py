@@ -1,5 +1,6 @@
 """More than one process for a stage: it launches copies of itself through torchrun, and its failures are told once."""
 
+import ctypes
 import logging
 import os
 import signal
@@ -20,7 +21,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, get_error_handler
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from tif.errors import UserError, die_with_parent
+from tif.errors import UserError
 from tif.params import Compute
 
 PATIENCE = timedelta(hours=6)  # how long a process waits for the others, for example while the first one writes a model
@@ -141,7 +142,7 @@ def told_once(stage: Callable[[], None]) -> Callable[[], None]:
         if not started():
             return stage()
         signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
-        die_with_parent(signal.SIGKILL)
+        _killed_with_parent()
         if os.getppid() != int(os.environ.get(LAUNCHER, os.getppid())):
             sys.exit(1)  # it has died before
         try:
@@ -154,3 +155,10 @@ def told_once(stage: Callable[[], None]) -> Callable[[], None]:
             raise
 
     return run
+
+
+def _killed_with_parent() -> None:
+    """On Linux, let the kernel kill this process when its parent dies."""
+    if sys.platform == "linux":
+        parent_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)

@@ -24,10 +24,10 @@ def copy(clone, tmp_path_factory):
     return made
 
 
-def start(clone) -> subprocess.Popen:
+def start(clone, **variables: str) -> subprocess.Popen:
     """`dvc repro` in a process group of its own."""
     return subprocess.Popen(
-        COMMAND, cwd=clone.folder, env=clone.environment(), start_new_session=True, text=True,
+        COMMAND, cwd=clone.folder, env=clone.environment() | variables, start_new_session=True, text=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
@@ -106,11 +106,17 @@ def test_killed_and_resumed(copy):
 
 
 @linux
-@pytest.mark.parametrize("processes", [1, 2])
-def test_no_trainer_outlives_dvc(copy, processes):
-    """SIGTERM to dvc alone, which dies of it without a word to its stage."""
+@pytest.mark.parametrize(("processes", "shell"), [(1, "bash"), (1, "sh"), (2, "sh")])
+def test_no_trainer_outlives_dvc(copy, processes, shell):
+    """SIGTERM to dvc alone, which dies of it without a word to its stage; nor does the shell in between, if it stays.
+
+    DVC takes SHELL. Debian's sh stays, bash makes way; elsewhere sh may be bash.
+    """
+    path = shutil.which(shell)
+    if path is None:
+        pytest.skip(f"there is no {shell} here")
     copy.change(**{"unlearn.processes": processes, "unlearn.seed": 1})
-    with start(copy) as process:
+    with start(copy, SHELL=path) as process:
         wait_for(copy, 3, process)
         assert len(stages(copy)) >= (1 if processes == 1 else 3)  # the stage, or the launcher and its two
         process.terminate()
