@@ -336,21 +336,64 @@ def test_a_scorer_of_another_width_is_told(run, place):
         run("atwu")
 
 
-def test_a_disk_that_is_full_is_told_and_the_checkpoint_before_it_used(run, whole, monkeypatch, capfd):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"), ".* pos 576 vs 534"),
+    ],
+)
+@pytest.mark.parametrize("good", [12, 14])
+def test_a_disk_that_is_full_is_told_and_the_checkpoint_before_it_used(
+    run, whole, monkeypatch, capfd, error, told, good
+):
+    """In a file of the third checkpoint that the Trainer writes, and in our own."""
     save, calls = torch.save, []
 
     def full(*arguments, **options):
         calls.append(1)
-        if len(calls) > 12:  # in the third checkpoint, written by the Trainer
-            raise OSError(28, "No space left on device")
+        if len(calls) > good:
+            raise error
         return save(*arguments, **options)
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); free some space, or set TIF"):
+    with pytest.raises(UserError, match=rf"cannot be written \({told}\); free some space, or set TIF"):
         run(minutes=0)
     monkeypatch.setattr(torch, "save", save)
     assert run() == whole()
     assert resumed_at(capfd) == [f"resuming at step 2 of {STEPS}"]
+
+
+OTHER_CAUSES = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    torch.distributed.DistNetworkError("Connection reset by peer"),
+    RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4321"),
+]
+
+
+@pytest.mark.parametrize("error", OTHER_CAUSES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    ("holder", "name"),
+    [
+        (transformers.Trainer, "_load_from_checkpoint"),
+        (checkpoints.Checkpoints, "load"),
+        (transformers.Trainer, "_save"),
+        (torch, "save"),
+    ],
+)
+def test_what_is_no_fault_of_the_checkpoints_is_not_told_as_one(run, place, monkeypatch, holder, name, error):
+    """Too little memory, or a process that is gone, while a checkpoint is loaded or written."""
+    stopped_at(run, 1)
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(holder, name, fail)
+    with pytest.raises(type(error)) as raised:
+        run(minutes=0)
+    assert raised.value is error
+    assert (place / "checkpoint-1/complete.json").exists()
 
 
 def test_a_second_run_waits_for_the_first_and_goes_on_when_that_is_killed(run, whole, capfd, place):

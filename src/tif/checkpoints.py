@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel
+from safetensors import SafetensorError
 
 from tif import work
 from tif.errors import UserError, first_line
@@ -103,7 +104,9 @@ class Checkpoints:
         """
         try:
             torch.save(state, self._state(step))
-        except (OSError, RuntimeError) as error:
+        except Exception as error:
+            if not not_written(error):
+                raise
             raise unwritable(self.path(step), error) from None
         self.group.wait()
         if self.group.rank == 0:
@@ -235,3 +238,11 @@ def unwritable(path: Path, error: Exception) -> UserError:
     return UserError(
         f"{path} cannot be written ({first_line(error)}); free some space, or set TIF_WORK to a folder with room"
     )
+
+
+def not_written(error: Exception) -> bool:
+    """Whether an exception says that a file could not be written.
+
+    torch tells so by a RuntimeError that names the module of its archives; one for too little memory names another.
+    """
+    return isinstance(error, (OSError, SafetensorError)) or "inline_container" in str(error)

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
+from safetensors import SafetensorError
 from transformers import TrainerCallback
 from transformers.utils import logging
 
-from tif.checkpoints import Checkpoints, unwritable
+from tif.checkpoints import Checkpoints, not_written, unwritable
 from tif.errors import UserError, first_line
 from tif.train import FlatTrainer
 
@@ -58,11 +59,11 @@ class Resumable(TrainerCallback):
         except UserError:
             raise
         except Exception as error:
-            if self.doing == "loading" and resume is not None:
+            if self.doing == "loading" and resume is not None and _does_not_fit(error):
                 raise UserError(
                     f"the checkpoints in {self.folder} do not fit this run ({first_line(error)}); delete that folder"
                 ) from None
-            if self.doing == "saving":
+            if self.doing == "saving" and not_written(error):
                 raise unwritable(self.checkpoints.folder, error) from None
             raise
 
@@ -117,3 +118,13 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
+
+
+def _does_not_fit(error: Exception) -> bool:
+    """Whether an exception is what a state of another run raises when it is loaded.
+
+    Too little memory and a process that is gone are RuntimeErrors too, and no fault of the checkpoints.
+    """
+    if isinstance(error, RuntimeError):
+        return "loading state_dict" in str(error) or "RNG state" in str(error)
+    return isinstance(error, (KeyError, ValueError, TypeError, OSError, SafetensorError))
