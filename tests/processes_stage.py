@@ -4,15 +4,34 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
 
 from tif import checkpoints, errors, models, params, processes
-from tif.unlearn import Settings, forget_examples, unlearn
+from tif.reference import reference_rows
+from tif.unlearn import Settings, Unlearned, forget_examples, unlearn
 
 COMPUTE = params.Compute(device="cpu", threads=1)
+
+
+def unlearned(
+    start: Path, group: processes.Group, method: str, settings: Settings, minutes: float | None
+) -> tuple[models.LanguageModel, Unlearned]:
+    """The model of a folder, unlearned with the tables and blocks beside it. minutes: None for no checkpoints."""
+    folder, model = start.parent, models.load(start, None, "cpu")
+    forget, retain, spans = (pq.read_table(folder / f"{name}.parquet") for name in ("forget", "retain", "spans"))
+    reference = reference_rows(model, forget, False)
+    examples = forget_examples(model, forget, spans, reference)
+    module = params.choose("methods", method, "unlearn.method")
+    block = params.read(method, module.Settings, folder / "params.yaml")
+    arguments = (model, examples, forget, retain, reference, module, block, settings, "cpu", False)
+    if minutes is None:
+        return model, unlearn(*arguments)
+    with checkpoints.opened("a" * 64, minutes, group) as kept:
+        return model, unlearn(*arguments, kept)
 
 
 def case(folder: Path, group: processes.Group, method: str, settings: dict, minutes: float | None, die: dict) -> dict:
@@ -20,13 +39,7 @@ def case(folder: Path, group: processes.Group, method: str, settings: dict, minu
 
     die: rank and step at which a process kills itself.
     """
-    model = models.load(folder / "model", None, "cpu")
-    forget, retain, spans, reference = (
-        pq.read_table(folder / f"{name}.parquet") for name in ("forget", "retain", "spans", "reference")
-    )
-    examples = forget_examples(model, forget, spans, reference)
     module = params.choose("methods", method, "unlearn.method")
-    block = params.read(method, module.Settings, folder / "params.yaml")
     seen, target = [], getattr(module, "Learner", module)
     objective = target.objective
 
@@ -39,18 +52,13 @@ def case(folder: Path, group: processes.Group, method: str, settings: dict, minu
 
     target.objective = noted
     try:
-        arguments = (model, examples, forget, retain, reference, module, block, Settings(**settings), "cpu", False)
-        if minutes is None:
-            done = unlearn(*arguments)
-        else:
-            with checkpoints.opened("a" * 64, minutes, group) as kept:
-                done = unlearn(*arguments, kept)
+        model, done = unlearned(folder / "model", group, method, Settings(**settings), minutes)
     finally:
         target.objective = objective
     return {**vars(done), "model": dict(model.model.state_dict()), "seen": seen, "world": group.count}
 
 
-def main() -> None:
+def main(case: Callable[..., dict]) -> None:
     """Run the cases of cases.json and write each process's results."""
     folder, count = Path(sys.argv[1]), int(sys.argv[2])
     models.prepare(COMPUTE)
@@ -63,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(processes.told_once(main))
+    errors.run(processes.told_once(lambda: main(case)))

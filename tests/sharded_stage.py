@@ -4,24 +4,18 @@ Accelerate shards on accelerators alone, so each process tells it that it has on
 when, is what it would be there.
 """
 
-import json
 import os
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow.parquet as pq
-import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
+from processes_stage import main, unlearned
 from torch.distributed.fsdp import FSDPModule
 
-from tif import checkpoints, errors, models, params, processes, train
-from tif.reference import reference_rows
-from tif.unlearn import Settings, forget_examples, unlearn
-
-COMPUTE = params.Compute(device="cpu", threads=1)
+from tif import errors, models, processes, train
+from tif.unlearn import Settings
 
 
 def pretend(finish):
@@ -39,23 +33,8 @@ def case(
     folder: Path, group: processes.Group, name: str, method: str, settings: dict, minutes: float | None, model: str
 ) -> dict:
     """One run of unlearning on the tables and a model in `folder`, saved there as the model folder `name`."""
-    start = folder / model
-    model = models.load(start, None, "cpu")
-    forget, retain, spans, reference = (
-        pq.read_table(folder / f"{table}.parquet") for table in ("forget", "retain", "spans", "reference")
-    )
-    if start.name != "model":
-        reference = reference_rows(model, forget, False)
-    examples = forget_examples(model, forget, spans, reference)
-    module = params.choose("methods", method, "unlearn.method")
-    block = params.read(method, module.Settings, folder / "params.yaml")
-    settings = Settings(**settings)
-    arguments = (model, examples, forget, retain, reference, module, block, settings, "cpu", False)
-    if minutes is None:
-        done = unlearn(*arguments)
-    else:
-        with checkpoints.opened("b" * 64, minutes, group) as kept:
-            done = unlearn(*arguments, kept)
+    start, settings = folder / model, Settings(**settings)
+    model, done = unlearned(start, group, method, settings, minutes)
     card = models.of_adapter(model.card, start) if settings.lora else model.card
     models.save(folder / name, replace(model, card=card))
     return {
@@ -79,20 +58,8 @@ class Mortal(train.FlatTrainer):
         return super().training_step(*arguments, **options)
 
 
-def main() -> None:
-    """Run the cases of cases.json and write each process's results."""
-    folder, count = Path(sys.argv[1]), int(sys.argv[2])
-    models.prepare(COMPUTE)
-    if not processes.started():
-        processes.launch(count, COMPUTE)
-        return
+if __name__ == "__main__":
     train.finish = pretend(train.finish)
     if "DIE_BEFORE_STEP" in os.environ:
         train.FlatTrainer = Mortal
-    with processes.joined("cpu") as group:
-        results = [case(folder, group, **values) for values in json.loads((folder / "cases.json").read_text())]
-        torch.save(results, folder / f"results-{group.rank}.pt")
-
-
-if __name__ == "__main__":
-    errors.run(processes.told_once(main))
+    errors.run(processes.told_once(lambda: main(case)))

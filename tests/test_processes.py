@@ -17,7 +17,6 @@ from ruamel.yaml import YAML
 from tif import masks, models, processes, tables
 from tif.errors import UserError
 from tif.params import Compute
-from tif.reference import reference_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {
@@ -52,8 +51,7 @@ def environment(**variables) -> dict[str, str]:
 def folder(tmp_path_factory, tiny, table, facts) -> Path:
     """Model, tables and blocks of settings, as files: five forget samples of different lengths."""
     folder = tmp_path_factory.mktemp("processes")
-    language_model = tiny()
-    models.save(folder / "model", language_model)
+    models.save(folder / "model", tiny())
     forget, retain = (
         table("forget", [(q * (i + 1), a) for i, (q, a) in enumerate(facts[:5])]),
         table("retain", facts[5:]),
@@ -66,7 +64,6 @@ def folder(tmp_path_factory, tiny, table, facts) -> Path:
     tables.write(folder / "forget.parquet", forget, tables.SAMPLES)
     tables.write(folder / "retain.parquet", retain, tables.SAMPLES)
     tables.write(folder / "spans.parquet", pa.Table.from_pylist(rows, schema=tables.SPANS), tables.SPANS)
-    tables.write(folder / "reference.parquet", reference_rows(language_model, forget, False), tables.REFERENCE)
     yaml = YAML()
     blocks = yaml.load(ROOT / "params.yaml")
     blocks["atwu"]["every"] = 1

@@ -107,7 +107,7 @@ def test_a_killed_sharded_run_goes_on(folder, together, select):  # noqa: F811
     case |= {"name": f"killed-{select}", "minutes": 0}
     killed = start(folder, case, DIE_BEFORE_STEP="3")
     assert "process 1 of 2 was killed by SIGKILL" in killed.stderr
-    kept = {file.name for file in (folder / "work/unlearn" / ("b" * 64) / "checkpoint-3").iterdir()}
+    kept = {file.name for file in (folder / "work/unlearn" / ("a" * 64) / "checkpoint-3").iterdir()}
     assert kept > {"complete.json", "pytorch_model_fsdp.bin", "optimizer.bin"}
     assert not {name for name in kept if name.endswith(".safetensors")}, "the model is there once"
     resumed = start(folder, case)
