@@ -20,7 +20,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from tif import adapters, checkpoints, evaluate, models, tables
 from tif.adapters import Lora
 from tif.errors import UserError
-from tif.methods import tpo
+from tif.methods import rmu, tpo
 from tif.models import LanguageModel
 from tif.params import validate
 from tif.processes import Group
@@ -50,12 +50,14 @@ def target(tmp_path_factory, tiny) -> Path:
     return path
 
 
-def trained(language_model: LanguageModel, forget: pa.Table, retain: pa.Table, kept=None, method=tpo, **changes):
+def trained(
+    language_model: LanguageModel, forget: pa.Table, retain: pa.Table, kept=None, method=tpo, chosen=TPO, **changes
+):
     """Unlearning with adapters, in place. Two steps of two samples, unless `changes` says otherwise."""
     reference = reference_rows(language_model, forget, progress=False)
     examples = forget_examples(language_model, forget, towns(forget), reference)
-    chosen = settings(**{"epochs": 1, "batch": 2, "lr": 0.01, "lora": LORA, **changes})
-    return unlearn(language_model, examples, forget, retain, reference, method, TPO, chosen, "cpu", False, kept)
+    how = settings(**{"epochs": 1, "batch": 2, "lr": 0.01, "lora": LORA, **changes})
+    return unlearn(language_model, examples, forget, retain, reference, method, chosen, how, "cpu", False, kept)
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +217,16 @@ def test_weights_as_pickle_are_not_read(copy):
 def test_targets_that_are_not_there(tiny, forget, retain, targets, message):
     with pytest.raises(UserError, match=message):
         trained(tiny(), forget, retain, lora=LORA.model_copy(update={"targets": targets}))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_targets_above_the_layer_that_is_read(tiny, forget, retain, alpha):
+    """None of the adapter's weights changes the hidden states behind the first of two layers."""
+    method = rmu.Settings(layer=1, c=2.0, alpha=alpha, seed=0, weights="uniform")
+    above, below = ([f"layers.{i}.mlp.up_proj"] for i in (1, 0))
+    with pytest.raises(UserError, match=r"no weight that is trained changes the loss: unlearn\.lora\.targets are all"):
+        trained(tiny(), forget, retain, method=rmu, chosen=method, lora=LORA.model_copy(update={"targets": above}))
+    trained(tiny(), forget, retain, method=rmu, chosen=method, lora=LORA.model_copy(update={"targets": below}))
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,11 @@ class FlatTrainer(Trainer):
         loss, terms = self.objective(tokens, batch)
         if not torch.isfinite(loss):
             raise UserError(self._not_finite(tokens, batch))
+        if not loss.requires_grad:
+            raise UserError(
+                "params.yaml: no weight that is trained changes the loss: unlearn.lora.targets are all above the layer"
+                " whose hidden states the method reads; name lower ones, or set the method's layer higher"
+            )
         # detached here, as data parallel wrappers expect a gradient for everything that an output depends on
         return loss, {name: value.detach().float() for name, value in terms.items()}
 
