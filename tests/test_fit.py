@@ -10,9 +10,10 @@ from transformers import PreTrainedModel
 from tif import adapters, models
 from tif.batches import collate
 from tif.errors import UserError
-from tif.fit import Fit, fitted
+from tif.fit import Fit, check, fitted
 from tif.methods import tpo
 from tif.models import answer_tokens
+from tif.params import Compute
 from tif.reference import reference_rows
 from tif.scoring import score
 from tif.unlearn import forget_examples, unlearn
@@ -112,6 +113,17 @@ def test_a_model_that_cannot(tiny, monkeypatch):
         fitted(model, Fit(gradient_checkpointing=True), seed=0),
     ):
         pass
+
+
+def test_a_gpu_without_bfloat16(monkeypatch):
+    cuda, cpu = (Compute(device=device, threads=1) for device in ("cuda", "cpu"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    with pytest.raises(UserError, match=r"unlearn\.precision = mixed needs a GPU that computes in bfloat16"):
+        check(Fit(precision="mixed"), 1, cuda, cached=False)
+    check(Fit(), 1, cuda, cached=False)
+    check(Fit(precision="mixed"), 1, cpu, cached=False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    check(Fit(precision="mixed"), 1, cuda, cached=False)
 
 
 @torch.no_grad()

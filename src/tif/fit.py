@@ -32,7 +32,15 @@ class Fit(Block):
 
 
 def check(fit: Fit, processes: int, compute: Compute, cached: bool) -> None:
-    """Raises UserError for a sharded run that cannot be. cached: whether the method reads cached hidden states."""
+    """Raises UserError for what this machine, or a sharded run, cannot do.
+
+    cached: whether the method reads cached hidden states.
+    """
+    if fit.precision == "mixed" and compute.device == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UserError(
+            "params.yaml: unlearn.precision = mixed needs a GPU that computes in bfloat16, and this one does not;"
+            " set it to weights"
+        )
     if not fit.fsdp:
         return
     if processes == 1:
