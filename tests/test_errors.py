@@ -25,6 +25,8 @@ def stops(error: Exception):
     [
         (ValueError("bad size\nwhere it was found"), "bad size"),
         (ValueError("\n bad"), "bad"),
+        (ValueError("while loading:\n\tbad size\n\tof all"), "while loading: bad size"),
+        (ValueError("while loading:"), "while loading:"),
         (KeyError(), "KeyError"),
         (ValueError("x" * 300), "x" * 200),
         (OSError(errno.ENOSPC, "No space left on device", "data/spans.parquet"), "No space left on device"),

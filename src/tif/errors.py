@@ -91,8 +91,10 @@ STARTERS = _starters()  # when this package is imported, so that a death while l
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says, in short: one line of at most 200 characters."""
-    return (getattr(error, "strerror", None) or str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    """What an exception says, in short: at most 200 characters of its first line, and of the second behind a colon."""
+    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    lines = [line.strip() for line in text.splitlines()]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])[:200]
 
 
 def disk_is_full(error: BaseException) -> bool:
