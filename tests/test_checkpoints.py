@@ -17,7 +17,8 @@ import torch
 import transformers
 from pydantic import Field
 
-from tif import checkpoints, masks, tables, trajectory
+import tif.unlearn
+from tif import checkpoints, masks, selection, tables, trajectory
 from tif.adapters import Lora
 from tif.errors import UserError
 from tif.methods import atwu, tpo
@@ -232,6 +233,18 @@ def test_the_best_epoch_survives_a_kill(run, whole, capfd):
         killed(run, **changes)
     assert run(**changes) == expected
     assert resumed_at(capfd) == [f"resuming at step 5 of {STEPS}"]
+
+
+@pytest.mark.parametrize(("holder", "name"), [(selection.Best, "put_back"), (tif.unlearn, "Unlearned")])
+def test_killed_when_training_has_ended(run, whole, capfd, place, holder, name):
+    """Behind the last checkpoint, before or after the best epoch's weights are put back: nothing is trained again."""
+    changes = {"select": "best", "lr": 0.01}
+    with fatal(holder, name, 1):
+        killed(run, **changes)
+    assert (place / f"checkpoint-{STEPS}/complete.json").exists()
+    capfd.readouterr()
+    assert run(**changes) == whole(**changes)
+    assert resumed_at(capfd) == [f"resuming at step {STEPS} of {STEPS}"]
 
 
 @pytest.mark.parametrize(
