@@ -2,10 +2,12 @@
 
     python bench/step.py --methods
 
-naive: forget answers, refusals and retain answers in a forward pass each, padded to the longest, logits and their
-log-softmax at every position; where the method compares with the target model, a reference model in memory runs over
-the same rows in every step. It runs the objective of the method itself, so the two versions differ in how they come
-by its inputs and in nothing else. Both start from the same weights and must give the same loss at every step.
+naive: forget answers, refusals and retain answers in a forward pass each, padded to the longest, logits at every
+position; log-softmax at every position of the answers whose NLL the method reads; where the method compares with the
+target model, a reference model in memory runs in every step over the answers it is asked about, and over no others. It
+runs the objective of the method itself, so the two versions differ in how they come by its inputs and in nothing else.
+Both start from the same weights and must give the same loss at every step. naive takes the batch in one piece and tif
+in micro-batches, which is part of the difference in memory (`b in tif's micro-batches` of bench/step.py: how much).
 
 Settings are those of params.yaml, but for `weights`, which is uniform: with the spans the head would run on fewer
 tokens. The effective batch is `--batch` forget samples and, where the method trains with them, as many retain samples.
@@ -39,7 +41,7 @@ from tif.unlearn import with_hidden
 
 ROOT = Path(__file__).resolve().parent.parent
 REFUSAL_TOKENS = 10
-WITH_REFERENCE = ("dpo", "npo", "tpo")  # these compare with single values of the target model
+VALUES = {"tpo": "logit", "npo": "logprob", "dpo": "logprob"}  # these compare with single values of the target model
 
 
 def method_names() -> list[str]:
@@ -147,42 +149,72 @@ def _referenced(target: LanguageModel, examples: list[Example]) -> list[Example]
 
 
 @dataclass(frozen=True)
-class NaiveTokens:
-    """What `tif.models.AnswerTokens` offers, read from logits of all positions. rows, reference: [N, V]."""
+class Forward:
+    """A forward pass over one group of answers (forget, retain, refusals). logits: [B, L, V]. states: [B, L, d]."""
 
-    hidden: Tensor
-    label: Tensor
-    rows: Tensor
-    logprob: Tensor
-    own: Tensor
-    reference: Tensor | None
+    batch: Batch
+    logits: Tensor
+    states: Tensor
+
+    def at(self, values: Tensor) -> Tensor:
+        """[n, ...] the values that belong to the group's n answer tokens."""
+        return values[self.batch.row, self.batch.column]
 
     def logit(self) -> Tensor:
-        """[N] logit of the true token."""
-        return self.rows.gather(-1, self.label[:, None])[:, 0]
+        """[n] logit of the true token."""
+        return self.logits[self.batch.row, self.batch.column, self.batch.label]
+
+    def logprob(self) -> Tensor:
+        """[n] log-probability of the true token, from a log-softmax at every position."""
+        found = self.logits[:, :-1].log_softmax(-1).gather(-1, self.batch.input_ids[:, 1:, None])[..., 0]
+        return self.at(found)
+
+
+def forward(model: LlamaForCausalLM, batch: Batch, layer: int | None) -> Forward:
+    """All of it, as `model(...)` gives it."""
+    output = model(input_ids=batch.input_ids, use_cache=False, output_hidden_states=True)
+    return Forward(batch, output.logits, output.hidden_states[-1 if layer is None else layer])
+
+
+@dataclass(frozen=True)
+class NaiveTokens:
+    """What `tif.models.AnswerTokens` offers. reference: the target model's passes; None for groups not asked about."""
+
+    passes: list[Forward]
+    reference: list[Forward | None]
+
+    @property
+    def hidden(self) -> Tensor:
+        """[N, d] hidden states that predict the tokens."""
+        return torch.cat([one.at(one.states) for one in self.passes])
+
+    @property
+    def own(self) -> Tensor:
+        """[N, d] hidden states at the tokens' own positions."""
+        return torch.cat([one.states[one.batch.row, one.batch.column + 1].detach() for one in self.passes])
+
+    def logit(self) -> Tensor:
+        """[N] logit of the true token of forget answers, 0 elsewhere."""
+        return self._of_groups(lambda one, _: one.logit(), torch.cat([one.batch.forget for one in self.passes]))
 
     def nll(self, where: Tensor) -> Tensor:
         """[N] NLL of the true token, nats."""
-        return torch.where(where, -self.logprob, 0)
+        return torch.where(where, self._of_groups(lambda one, _: -one.logprob(), where), 0)
 
     def per_token(self, loss: Callable[..., Tensor], where: Tensor, reference_hidden: Tensor | None = None) -> Tensor:
         """[N] a loss of whole rows of logits."""
-        known = [] if reference_hidden is None else [self.reference]
-        return torch.where(where, loss(self.rows, self.label, *known), 0)
 
+        def of(one: Forward, known: Forward | None) -> Tensor:
+            others = [] if reference_hidden is None else [known.at(known.logits)]
+            return loss(one.at(one.logits), one.batch.label, *others)
 
-def naive_rows(model: LlamaForCausalLM, batches: list[Batch], layer: int | None) -> dict[str, Tensor]:
-    """A forward pass for each batch; hidden states, logits, log-probabilities of the answer tokens of all of them."""
-    found: dict[str, list[Tensor]] = {"hidden": [], "rows": [], "logprob": [], "own": []}
-    for batch in batches:
-        output = model(input_ids=batch.input_ids, use_cache=False, output_hidden_states=True)
-        logprob = output.logits[:, :-1].log_softmax(-1).gather(-1, batch.input_ids[:, 1:, None])[..., 0]
-        found["rows"].append(output.logits[batch.row, batch.column])
-        found["logprob"].append(logprob[batch.row, batch.column])
-        states = output.hidden_states[-1 if layer is None else layer]
-        found["hidden"].append(states[batch.row, batch.column])
-        found["own"].append(states[batch.row, batch.column + 1].detach())
-    return {name: torch.cat(parts) for name, parts in found.items()}
+        return torch.where(where, self._of_groups(of, where), 0)
+
+    def _of_groups(self, of: Callable[[Forward, Forward | None], Tensor], where: Tensor) -> Tensor:
+        """[N] `of` each group that has a token in `where`, 0 for the others."""
+        sizes = [len(one.batch.label) for one in self.passes]
+        parts = zip(self.passes, self.reference, where.split(sizes))
+        return torch.cat([of(one, known) if some.any() else torch.zeros(len(some)) for one, known, some in parts])
 
 
 def run_naive(name: str, setup: Setup, turns: Turns) -> None:
@@ -191,25 +223,18 @@ def run_naive(name: str, setup: Setup, turns: Turns) -> None:
     needs = chosen.needs
     forget, retain = samples(setup, needs)
     whole = collate([*forget, *retain])
-    groups = [collate([replace(example, refusal=None) for example in forget])]
-    groups += [collate(retain)] if retain else []
-    groups += [collate([example.refusal for example in forget])] if needs.refusals else []
+    groups = {"forget": collate([replace(example, refusal=None) for example in forget])}
+    groups |= {"retain": collate(retain)} if retain else {}
+    groups |= {"refusal": collate([example.refusal for example in forget])} if needs.refusals else {}
+    asked = {*needs.cached, *(("forget", "refusal") if name in VALUES else ())}
     policy = build(setup, seed=0).train()
-    reference = build(setup, seed=1).eval() if name in WITH_REFERENCE or needs.cached else None
+    reference = build(setup, seed=1).eval() if asked else None
     optimiser = torch.optim.AdamW(policy.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True)
     schedule = get_linear_schedule_with_warmup(optimiser, 0, setup.steps + 1)
     for step in range(setup.steps + 1):
-        known = None
-        batch = whole
-        if reference is not None:
-            with torch.no_grad():
-                known = naive_rows(reference, groups, needs.layer)
-            logit = known["rows"].gather(-1, whole.label[:, None])[:, 0]
-            batch = replace(
-                whole, reference_logit=logit, reference_logprob=known["logprob"], reference_hidden=known["hidden"]
-            )
-        found = naive_rows(policy, groups, needs.layer)
-        tokens = NaiveTokens(label=whole.label, reference=known and known["rows"], **found)
+        known = [_ask(reference, group, needs.layer) if part in asked else None for part, group in groups.items()]
+        batch = with_values(whole, groups, known, VALUES.get(name), bool(needs.cached))
+        tokens = NaiveTokens([forward(policy, group, needs.layer) for group in groups.values()], known)
         loss, _ = chosen.objective(tokens, batch)
         loss.backward()
         if chosen.learner:
@@ -220,6 +245,28 @@ def run_naive(name: str, setup: Setup, turns: Turns) -> None:
         schedule.step()
         optimiser.zero_grad()
         turns.done(loss.item())
+
+
+@torch.no_grad()
+def _ask(reference: LlamaForCausalLM, group: Batch, layer: int | None) -> Forward:
+    return forward(reference, group, layer)
+
+
+def with_values(
+    whole: Batch, groups: dict[str, Batch], known: list[Forward | None], value: str | None, hidden: bool
+) -> Batch:
+    """The batch with what the objective reads of the target model; 0 where it was not asked."""
+
+    def filled(of: Callable[[Forward], Tensor], *shape: int) -> Tensor:
+        pairs = zip(groups.values(), known)
+        return torch.cat([of(one) if one else torch.zeros(len(group.label), *shape) for group, one in pairs])
+
+    if value:
+        whole = replace(whole, **{f"reference_{value}": filled(lambda one: getattr(one, value)())})
+    if hidden:
+        width = next(one.states.shape[-1] for one in known if one)
+        whole = replace(whole, reference_hidden=filled(lambda one: one.at(one.states), width))
+    return whole
 
 
 def work(name: str, version: str, setup: Setup, pipe: Connection) -> None:

@@ -85,7 +85,7 @@ def merge(path: Path, new: list[dict], order: list[str]) -> None:
 
 
 def drop(path: Path, stale: set[tuple[str, int]], order: list[str], seeds: list[int]) -> None:
-    """Take out of a CSV file the rows of `stale` runs, and of variants and seeds that are not (or no longer) planned."""
+    """Take out of a CSV file the rows of `stale` runs, and of variants and seeds that are not planned."""
     table = read(path)
     if len(table):
         known = table["variant"].isin(order) | table["variant"].map(is_reference)
