@@ -71,7 +71,7 @@ RUNS = [
     OF_1B | {"scorer_lr": 0.5, "every": 1, "l2": 0.01},
     *({name: value} for name, values in ONE_AT_A_TIME.items() for value in values),
 ]
-CHECK = [{}, *({"weights": "uniform", "gamma": gamma} for gamma in (0.7, 0.15, 0.2)), OF_1B]
+CHECK = [{}, {"scorer_lr": 1.0}, *({"weights": "uniform", "gamma": gamma} for gamma in (0.7, 0.15, 0.2)), OF_1B]
 
 
 class World:

@@ -495,3 +495,38 @@ def test_only_process_0_takes_the_folder_away(rank, stays):
     with checkpoints.opened("ab" * 32, 2.0, Group(rank)) as kept:
         assert kept.folder.is_dir()
     assert kept.folder.is_dir() == stays
+
+
+def test_a_run_that_ends_well_clears_up_behind_abandoned_ones(run, place):
+    """Not behind one that was killed of late, nor behind one that is under way, however long its last checkpoint ago."""
+    keys = {"abandoned": "1" * 64, "recent": "2" * 64, "under way": "3" * 64}
+    folders = {name: place.parent / key for name, key in keys.items()}
+
+    def under_way():
+        with fatal(tpo, "objective", 3, lambda *_, **__: time.sleep(120)):
+            run(minutes=0, key=keys["under way"])
+
+    def age(name: str, days: float):
+        then = time.time() - days * 24 * 3600
+        os.utime(folders[name], (then, then))
+
+    stopped_at(run, 1, key=keys["abandoned"])
+    stopped_at(run, 1, key=keys["recent"])
+    process = multiprocessing.get_context("fork").Process(target=under_way)
+    process.start()
+    try:
+        while not (folders["under way"] / "checkpoint-1/complete.json").exists():
+            time.sleep(0.05)
+        age("abandoned", 15)
+        age("recent", 13)
+        age("under way", 15)
+        with pytest.raises(ZeroDivisionError), checkpoints.opened(KEY, 60, Group()):
+            1 / 0  # noqa: B018
+        assert all(folder.exists() for folder in folders.values())
+        with checkpoints.opened(KEY, 60, Group()):
+            pass
+        assert [name for name, folder in folders.items() if folder.exists()] == ["recent", "under way"]
+        assert (folders["under way"] / "checkpoint-1/complete.json").exists()
+    finally:
+        process.kill()
+        process.join()

@@ -27,6 +27,7 @@ from tif.processes import Group
 
 MARKER = "complete.json"
 PICKLE = "training_args.bin"  # written by the Trainer and read by nobody
+ABANDONED = 14 * 24 * 3600  # seconds without a new checkpoint, and nobody at work, after which a run is given up
 LIBRARIES = ("torch", "transformers", "accelerate", "peft")
 
 
@@ -163,12 +164,12 @@ def opened(key: str, minutes: float, group: Group) -> Iterator[Checkpoints]:
     """The checkpoints of the run `key` in the work folder, for this run alone; deleted when the block ends well.
 
     minutes: time between two of them, 0 for one after every step. A second run with the same key waits until the first
-    has ended; if that was killed, it goes on from its checkpoints. Raises UserError for a checkpoint of another run in
-    the folder.
+    has ended; if that was killed, it goes on from its checkpoints. A run that ends well also deletes those of killed
+    runs that nobody has gone on with for two weeks. Raises UserError for a checkpoint of another run in the folder.
     """
     base = work.folder() / "unlearn"
     folder = base / key
-    with _locked(base, key, group):
+    with _locked(base, key, group) as locks:
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
@@ -178,6 +179,7 @@ def opened(key: str, minutes: float, group: Group) -> Iterator[Checkpoints]:
             if group.rank == 0:
                 for checkpoint in folder.iterdir():
                     _remove(checkpoint)
+                _remove_abandoned(base, locks)
         finally:
             if group.rank == 0:  # the others may end while it is still in use
                 with suppress(OSError):  # it stays while it holds a checkpoint
@@ -185,8 +187,8 @@ def opened(key: str, minutes: float, group: Group) -> Iterator[Checkpoints]:
 
 
 @contextmanager
-def _locked(base: Path, key: str, group: Group) -> Iterator[None]:
-    """Keep the lock of a key, which the kernel frees when process 0 dies.
+def _locked(base: Path, key: str, group: Group) -> Iterator[int]:
+    """Keep the lock of a key, which the kernel frees when process 0 dies. Gives the open file of all locks.
 
     A lock is one byte of one file, so that no lock files stay behind. Two keys may share a byte, which only costs time.
     All processes ask again together, because one that waited for process 0 alone would run into a time limit.
@@ -198,19 +200,19 @@ def _locked(base: Path, key: str, group: Group) -> Iterator[None]:
         raise unwritable(base, error) from None
     try:
         told = False
-        while not group.agree(group.rank > 0 or _try_lock(locks, int(key[:15], 16))):
+        while not group.agree(group.rank > 0 or _try_lock(locks, key)):
             if not told and group.rank == 0:
                 print("another run with the same settings and data is under way; waiting for its end", file=sys.stderr)
             told = True
             time.sleep(1)
-        yield
+        yield locks
     finally:
         os.close(locks)
 
 
-def _try_lock(locks: int, byte: int) -> bool:
+def _try_lock(locks: int, key: str) -> bool:
     try:
-        fcntl.lockf(locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+        fcntl.lockf(locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(key[:15], 16))
     except (BlockingIOError, PermissionError):
         return False
     except OSError as error:
@@ -222,6 +224,20 @@ def _remove(folder: Path) -> None:
     """Remove a checkpoint in such an order that what a kill leaves of it does not count."""
     (folder / MARKER).unlink(missing_ok=True)
     shutil.rmtree(folder)
+
+
+def _remove_abandoned(base: Path, locks: int) -> None:
+    """Remove the checkpoints of runs that are most likely never asked for again: settings, data or code have changed.
+
+    Their locks are kept until the file of locks is closed, so that no run begins with what is being removed.
+    """
+    for folder in base.iterdir():
+        with suppress(OSError, UserError):  # it may be somebody else's; the run that has ended is good without
+            old = folder.is_dir() and time.time() - folder.stat().st_mtime > ABANDONED
+            if old and _try_lock(locks, folder.name):
+                for checkpoint in folder.iterdir():
+                    _remove(checkpoint)
+                folder.rmdir()
 
 
 def _sync(path: Path) -> None:
