@@ -498,8 +498,8 @@ def test_only_process_0_takes_the_folder_away(rank, stays):
 
 
 def test_a_run_that_ends_well_clears_up_behind_abandoned_ones(run, place):
-    """Not behind one that was killed of late, nor behind one that is under way, however long its last checkpoint ago."""
-    keys = {"abandoned": "1" * 64, "recent": "2" * 64, "under way": "3" * 64}
+    """Not behind one that was killed of late, nor one that is under way, however long its last checkpoint ago."""
+    keys = {"abandoned": "1" * 64, "recent": "2" * 64, "under way": "3" * 64, "of somebody": "notes"}
     folders = {name: place.parent / key for name, key in keys.items()}
 
     def under_way():
@@ -512,6 +512,8 @@ def test_a_run_that_ends_well_clears_up_behind_abandoned_ones(run, place):
 
     stopped_at(run, 1, key=keys["abandoned"])
     stopped_at(run, 1, key=keys["recent"])
+    folders["of somebody"].mkdir()
+    age("of somebody", 15)
     process = multiprocessing.get_context("fork").Process(target=under_way)
     process.start()
     try:
@@ -525,7 +527,7 @@ def test_a_run_that_ends_well_clears_up_behind_abandoned_ones(run, place):
         assert all(folder.exists() for folder in folders.values())
         with checkpoints.opened(KEY, 60, Group()):
             pass
-        assert [name for name, folder in folders.items() if folder.exists()] == ["recent", "under way"]
+        assert [name for name, folder in folders.items() if folder.exists()] == ["recent", "under way", "of somebody"]
         assert (folders["under way"] / "checkpoint-1/complete.json").exists()
     finally:
         process.kill()

@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -233,8 +234,8 @@ def _remove_abandoned(base: Path, locks: int) -> None:
     """
     for folder in base.iterdir():
         with suppress(OSError, UserError):  # it may be somebody else's; the run that has ended is good without
-            old = folder.is_dir() and time.time() - folder.stat().st_mtime > ABANDONED
-            if old and _try_lock(locks, folder.name):
+            old = time.time() - folder.stat().st_mtime > ABANDONED
+            if old and re.fullmatch("[0-9a-f]{64}", folder.name) and _try_lock(locks, folder.name):
                 for checkpoint in folder.iterdir():
                     _remove(checkpoint)
                 folder.rmdir()
