@@ -1,6 +1,7 @@
 """How a stage ends: one line for bad input and for a full disk, a traceback for a defect."""
 
 import errno
+import os
 import shlex
 import subprocess
 import sys
@@ -85,14 +86,18 @@ def test_a_killed_stage_leaves_nothing_half_written(tmp_path):
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks behind a shell through /proc")
 
 
-def left_alone(folder: Path, stage: str, command: list[str]) -> str:
+def left_alone(folder: Path, stage: str, command: list[str], by_dvc: bool = True) -> str:
     """What a stage prints after its first line, when its parent, or that of the shell it is run by, is killed outright.
 
     The stage closes its end of the pipe when it is gone.
     """
+    env = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"}
+    env |= {"DVC_STAGE": "unlearn"} if by_dvc else {}
     (folder / "stage.py").write_text(stage)
     parent = f"import subprocess, time; subprocess.Popen({command}); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", parent], cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], cwd=folder, stdout=subprocess.PIPE, text=True, env=env
+    ) as process:
         assert process.stdout.readline() == "up\n"
         process.kill()
         begin = time.monotonic()
@@ -125,7 +130,17 @@ def test_a_stage_that_was_left_alone_while_it_imported_does_not_begin(tmp_path):
     assert left_alone(tmp_path, stage, [sys.executable, "stage.py"]) == ""
 
 
+def test_a_script_that_was_started_by_hand_outlives_its_shell(tmp_path):
+    """As after `nohup python stages/unlearn.py &` and the end of the session."""
+    stage = (
+        "import time\nfrom tif import errors\nerrors.LOOK_AFTER = 0.01\n"
+        "errors.run(lambda: print('up', flush=True) or time.sleep(1) or print('ended', flush=True))\n"
+    )
+    assert left_alone(tmp_path, stage, [sys.executable, "stage.py"], by_dvc=False) == "ended\n"
+
+
 def test_a_stage_ends_well_while_its_parent_lives(monkeypatch):
     """Also when it is looked after often."""
+    monkeypatch.setenv("DVC_STAGE", "unlearn")
     monkeypatch.setattr(errors, "LOOK_AFTER", 0.001)
     run(lambda: time.sleep(0.1))

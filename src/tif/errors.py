@@ -20,8 +20,8 @@ def run(stage: Callable[[], None]) -> None:
     """Run a stage: one line on stderr and exit status 1 for bad input or a full disk.
 
     Any other exception is a defect and keeps its traceback. SIGTERM ends the stage like an exception does, so that
-    nothing half-written stays. The stage sends it to itself when the process that started it is gone, because a stage
-    that outlives a killed `dvc repro` would go on writing into outputs that nobody watches.
+    nothing half-written stays. A stage that DVC started sends it to itself when DVC is gone, because one that outlives
+    a killed `dvc repro` would go on writing into outputs that nobody watches. Started by hand it may outlive its shell.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
@@ -42,6 +42,9 @@ def _watched() -> Iterator[None]:
 
     The kernel can do so (PR_SET_PDEATHSIG), but only for the parent, and only from when it is asked.
     """
+    if "DVC_STAGE" not in os.environ:  # which DVC sets
+        yield
+        return
     ended = threading.Event()
 
     def watch() -> None:
