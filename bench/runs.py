@@ -3,21 +3,11 @@
 import os
 import subprocess
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Wall time of a run in seconds, and the largest resident set of any of its processes, MiB."""
-
-    seconds: float
-    memory: float
 
 
 def clone(folder: Path) -> Path:
@@ -33,7 +23,7 @@ def clone(folder: Path) -> Path:
     return folder
 
 
-def repro(folder: Path, settings: dict[str, object], targets: tuple[str, ...] = ()) -> Cost:
+def repro(folder: Path, settings: dict[str, object], targets: tuple[str, ...] = ()) -> None:
     """Run `dvc repro` with `settings` (dotted keys) in place of the committed ones; its output goes to repro.log."""
     yaml = YAML()
     committed = subprocess.run(["git", "show", "HEAD:params.yaml"], cwd=folder, check=True, capture_output=True)
@@ -49,12 +39,7 @@ def repro(folder: Path, settings: dict[str, object], targets: tuple[str, ...] = 
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(folder / "src"),
     }
-    begin = time.perf_counter()
     with (folder / "repro.log").open("a") as log:
-        # wait4 and not getrusage(RUSAGE_CHILDREN), whose peak is that of all runs so far
-        process = subprocess.Popen(["dvc", "repro", *targets], cwd=folder, env=environment, stdout=log, stderr=log)
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+        done = subprocess.run(["dvc", "repro", *targets], cwd=folder, env=environment, stdout=log, stderr=log)
+    if done.returncode:
         sys.exit(f"error: dvc repro failed in {folder}; see repro.log there")
-    return Cost(time.perf_counter() - begin, usage.ru_maxrss / 1024)
