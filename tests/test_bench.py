@@ -48,14 +48,14 @@ def test_versions_agree_and_are_measured(step):
     assert versions["tif"]["seconds_over_tif"] == versions["tif"]["tif_peak_share"] == 1
 
 
-def test_every_kind_of_method_gives_the_loss_of_its_naive_version():
-    """dpo reads single values of the target model, kl its distributions, rmu its hidden states; atwu learns."""
+def test_a_method_gives_the_loss_of_its_naive_version():
+    """dpo reads single values of the target model, kl its distributions."""
     flags = [part for name, value in TINY.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    command = [sys.executable, str(SCRIPT), *flags, "--json", "--methods", "atwu", "dpo", "kl", "rmu"]
+    command = [sys.executable, str(SCRIPT), *flags, "--json", "--methods", "dpo", "kl"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["methods"]
-    assert [row["method"] for row in found] == ["atwu", "dpo", "kl", "rmu"]
+    assert [row["method"] for row in found] == ["dpo", "kl"]
     for row in found:
         assert row["times_faster"] == pytest.approx(row["naive_seconds"] / row["seconds"])
         assert row["seconds"] > 0 and row["naive_peak_mib"] > 0

@@ -63,12 +63,6 @@ def test_every_method_is_tried_equally_often_and_never_on_a_reported_seed(bench,
     assert {one.settings["fictitious.seed"] for _, one in plan.attempts(grids, "study")} == {0}
 
 
-def test_tofu_has_the_settings_of_the_other_study_of_tofu(bench, grids):
-    ours = grids.worlds["tofu"].settings
-    assert {key: ours[key] for key in bench("tofu").SETTINGS} == bench("tofu").SETTINGS
-    assert set(ours) - set(bench("tofu").SETTINGS) == {"benchmark.source", "tofu.forget"}
-
-
 # From grids to experiments
 
 SMALL = """

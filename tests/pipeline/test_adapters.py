@@ -2,11 +2,13 @@
 
 import json
 
+import pytest
 from test_rerun import AFTER_UNLEARN, settings  # noqa: F401  (a fixture)
 
 LORA = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "targets": ["q_proj", "down_proj"]}
 
 
+@pytest.mark.slow
 def test_adapters_rerun_unlearning_only_and_are_evaluated_on_the_target(settings):  # noqa: F811
     folder = settings.folder / "data/models/unlearned"
     whole = {file.name: file.read_bytes() for file in folder.iterdir()}

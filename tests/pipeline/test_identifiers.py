@@ -70,6 +70,7 @@ def settings(clone):
     clone.repro()
 
 
+@pytest.mark.slow
 def test_each_identifier_reruns_identify_and_what_follows(settings, masked, annotation, server):
     """Once in full; then identify alone, and DVC's word on which stages its new outputs leave out of date."""
 

@@ -132,6 +132,7 @@ def test_dvc_names_what_does_not_exist(settings, key, value, named):
     assert "Running stage" not in done.stdout
 
 
+@pytest.mark.slow
 def test_tofu_from_a_local_folder_and_one_byte_of_it(settings, tofu_files, write_tofu):
     source = write_tofu(tofu_files)
     settings.change(**{"benchmark.name": "tofu", "benchmark.source": str(source), "tofu.forget": "forget01"})

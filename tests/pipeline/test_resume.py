@@ -105,8 +105,11 @@ def test_killed_and_resumed(copy):
     assert outputs(copy) == resumed
 
 
+SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in ((1, "bash"), (2, "sh"))]
+
+
 @linux
-@pytest.mark.parametrize(("processes", "shell"), [(1, "bash"), (1, "sh"), (2, "sh")])
+@pytest.mark.parametrize(("processes", "shell"), [(1, "sh"), *SLOW])
 def test_no_trainer_outlives_dvc(copy, processes, shell):
     """SIGTERM to dvc alone, which dies of it without a word to its stage; nor does the shell in between, if it stays.
 
