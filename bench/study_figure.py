@@ -104,7 +104,9 @@ def scale(axes: Axes) -> None:
     """log10 p down to -3, below in its logarithm, as methods that destroy a model end far below; a line at p = .05."""
     axes.set_yscale("symlog", linthresh=3, linscale=1.5)
     ticks = [0, -1, -2, -3, -10, -30, -100, -300]
-    low = min(axes.get_ylim()[0], -3)
+    low, high = axes.get_ylim()
+    low = min(low, -3)
+    axes.set_ylim(top=min(high, 0.3))  # log10 p is at most 0, though intervals of its mean go on
     axes.set_yticks([tick for tick in ticks if tick >= low], minor=False)
     axes.set_yticks([], minor=True)
     axes.yaxis.set_major_formatter("{x:g}")
