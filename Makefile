@@ -16,7 +16,7 @@ study: .venv/installed
 	$(RUN) python bench/study.py run $(ARGS)
 
 test: .venv/installed
-	$(RUN) pytest
+	$(RUN) pytest -n 2 --dist worksteal
 
 test-slow: .venv/installed
 	$(RUN) pytest -m slow

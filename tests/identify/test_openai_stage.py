@@ -145,7 +145,7 @@ def test_a_terminated_stage_ends_at_once_and_quietly(tmp_path, samples, server):
         time.sleep(0.05)
     process.terminate()
     assert process.communicate(timeout=10) == ("", "") and process.returncode == 143
-    assert not any((stage.folder / name).exists() for name in OUTPUTS) and 8 <= len(stage.stored()) < 200
+    assert not any((stage.folder / name).exists() for name in OUTPUTS) and 0 < len(stage.stored()) < 200
 
 
 def test_the_key_is_nowhere(tmp_path, samples, server):
