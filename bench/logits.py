@@ -1,4 +1,4 @@
-"""Memory for the logits of long answers: chunks of at most `tif.models.LOGIT_BUDGET` numbers against all at once.
+"""Memory for the logits of long answers: chunks of at most `tif.logits.LOGIT_BUDGET` numbers against all at once.
 
     python bench/logits.py
 
@@ -13,16 +13,16 @@ import torch
 import torch.nn.functional as F
 from resident import AT_ONCE, growth
 
-from tif import models
+from tif import logits
+from tif.logits import AnswerTokens
 from tif.losses import kl_divergence
-from tif.models import AnswerTokens
 
 ALL_AT_ONCE = 2**40
 
 
 def step(version: str, budget: int, answers: int, vocabulary: int, width: int, dtype: str) -> None:
     """One forward and backward pass of the head. budget: in place of LOGIT_BUDGET."""
-    models.LOGIT_BUDGET = budget
+    logits.LOGIT_BUDGET = budget
     torch.manual_seed(0)
     kind = getattr(torch, dtype)
     hidden = torch.randn(answers, width, dtype=kind, requires_grad=True)
@@ -47,7 +47,7 @@ def main() -> None:
     given = parser.parse_args()
     size = (given.answers, given.vocabulary, given.width)
     rows = given.answers * given.vocabulary
-    print(f"all logits in float32: {rows * 4 / 2**20:.0f} MiB; a chunk: {models.LOGIT_BUDGET * 4 / 2**20:.0f} MiB")
+    print(f"all logits in float32: {rows * 4 / 2**20:.0f} MiB; a chunk: {logits.LOGIT_BUDGET * 4 / 2**20:.0f} MiB")
     for dtype in ("float32", "bfloat16"):
         bytes_ = 4 if dtype == "float32" else 2
         known = (2 * given.answers + 2 * given.vocabulary) * given.width * bytes_ / 2**20
@@ -55,9 +55,9 @@ def main() -> None:
         for version, budget, name in (
             ("naive", ALL_AT_ONCE, "naive"),
             ("nll", ALL_AT_ONCE, "nll, all at once"),
-            ("nll", models.LOGIT_BUDGET, "nll, in chunks"),
+            ("nll", logits.LOGIT_BUDGET, "nll, in chunks"),
             ("kl", ALL_AT_ONCE, "kl, all at once"),
-            ("kl", models.LOGIT_BUDGET, "kl, in chunks"),
+            ("kl", logits.LOGIT_BUDGET, "kl, in chunks"),
         ):
             warm_up = (version, budget, 8, 100, 16, dtype)
             print(

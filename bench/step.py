@@ -44,8 +44,9 @@ from transformers import get_linear_schedule_with_warmup
 from turns import CLIP, LEARNING_RATE, Measured, Setup, Turns, build, rows, take_turns, watch_updates
 
 from tif.batches import Batch, Example, collate
+from tif.logits import AnswerTokens, answer_tokens
 from tif.methods import tpo
-from tif.models import AnswerTokens, Card, LanguageModel, answer_tokens, prepare
+from tif.models import Card, LanguageModel, prepare
 from tif.params import Compute
 from tif.train import Optimisation, train
 

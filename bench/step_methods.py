@@ -32,8 +32,9 @@ from transformers import LlamaForCausalLM, get_linear_schedule_with_warmup
 from turns import CLIP, LEARNING_RATE, Setup, Turns, build, rows, take_turns, watch_updates
 
 from tif.batches import Batch, Example, collate
+from tif.logits import AnswerTokens, answer_tokens
 from tif.methods import Needs
-from tif.models import AnswerTokens, Card, LanguageModel, answer_tokens, prepare
+from tif.models import Card, LanguageModel, prepare
 from tif.params import Compute, validate
 from tif.scoring import score
 from tif.train import Optimisation, train
@@ -178,7 +179,7 @@ def forward(model: LlamaForCausalLM, batch: Batch, layer: int | None) -> Forward
 
 @dataclass(frozen=True)
 class NaiveTokens:
-    """What `tif.models.AnswerTokens` offers. reference: the target model's passes; None for groups not asked about."""
+    """What `tif.logits.AnswerTokens` offers. reference: the target model's passes; None for groups not asked about."""
 
     passes: list[Forward]
     reference: list[Forward | None]

@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerFast
 
 from tif.batches import PromptFormat, collate, encode, micro_batches, token_budget
 from tif.errors import UserError
+from tif.logits import answer_tokens
 from tif.methods import tpo
-from tif.models import answer_tokens
 
 TEMPLATE = (
     "Today is {{ date_string }}.\n{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"

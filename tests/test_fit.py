@@ -7,12 +7,12 @@ import torch
 from test_unlearn import TPO, settings, towns
 from transformers import PreTrainedModel
 
-from tif import adapters, models
+from tif import adapters, logits, models
 from tif.batches import collate
 from tif.errors import UserError
 from tif.fit import Fit, check, fitted
+from tif.logits import answer_tokens
 from tif.methods import tpo
-from tif.models import answer_tokens
 from tif.params import Compute
 from tif.reference import reference_rows
 from tif.scoring import score
@@ -178,7 +178,7 @@ def test_long_answers_under_autocast_have_the_gradient_of_short_ones(tiny, batch
     """The head in chunks computes logits a second time, in the backward pass, where there is no autocast."""
     found = []
     for budget in (2**26, 5 * 320):
-        monkeypatch.setattr(models, "LOGIT_BUDGET", budget)
+        monkeypatch.setattr(logits, "LOGIT_BUDGET", budget)
         model = tiny().model
         with torch.autocast("cpu", torch.bfloat16):
             loss = answer_tokens(model, batch).nll(torch.ones_like(batch.forget)).sum()

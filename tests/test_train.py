@@ -8,7 +8,7 @@ import torch
 from tif.batches import collate
 from tif.errors import UserError
 from tif.finetune import token_mean
-from tif.models import answer_tokens
+from tif.logits import answer_tokens
 from tif.scoring import encode_pairs
 from tif.train import Optimisation, train
 

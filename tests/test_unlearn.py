@@ -9,8 +9,8 @@ from tif import masks, tables
 from tif.batches import collate
 from tif.errors import UserError
 from tif.likelihood import likelihoods
+from tif.logits import answer_tokens
 from tif.methods import tpo
-from tif.models import answer_tokens
 from tif.reference import reference_rows
 from tif.refusals import refusal
 from tif.scoring import Scores

@@ -14,7 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tif.batches import Batch
 from tif.errors import UserError
-from tif.models import AnswerTokens, Card, LanguageModel, check_folder, open_model, resolve, save, write_card
+from tif.logits import AnswerTokens
+from tif.models import Card, LanguageModel, check_folder, open_model, resolve, save, write_card
 from tif.params import Block
 from tif.scoring import encode_pairs
 from tif.tables import writing

@@ -121,7 +121,7 @@ def kl_divergence(logits: Tensor, label: Tensor, reference: Tensor) -> Tensor:
     """KL(target || model) of whole next-token distributions: sum_v q_v (log q_v - log p_v), q of the target model.
 
     logits, reference: float [n, V] under the model in training and the target model. label: not read; it is there for
-    `tif.models.AnswerTokens.per_token`. Returns [n] nats, 0 where the distributions are equal.
+    `tif.logits.AnswerTokens.per_token`. Returns [n] nats, 0 where the distributions are equal.
     """
     return F.kl_div(logits.log_softmax(-1), reference.log_softmax(-1), reduction="none", log_target=True).sum(-1)
 

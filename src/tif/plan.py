@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from tif import adapters
 from tif.errors import UserError, first_line
+from tif.logits import LOGIT_BUDGET
 from tif.methods import Needs
-from tif.models import LOGIT_BUDGET
 
 GIB = 2**30
 GPUS = (1, 2, 4, 8)

@@ -10,7 +10,8 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from tif.batches import Batch, Example, collate, encode, token_budget
-from tif.models import LanguageModel, answer_tokens, within
+from tif.logits import answer_tokens, within
+from tif.models import LanguageModel
 
 LOGIT_BUDGET = 2**25  # logits held at a time; 128 MiB in float32
 TOKEN_BUDGET = 2**13  # padded tokens a forward pass

@@ -19,7 +19,8 @@ from tif.batches import Batch, Example, micro_batches
 from tif.errors import UserError
 from tif.fit import Fit, finish
 from tif.fit import arguments as fit_arguments
-from tif.models import AnswerTokens, LanguageModel, answer_tokens
+from tif.logits import AnswerTokens, answer_tokens
+from tif.models import LanguageModel
 from tif.params import Block
 
 Objective = Callable[[AnswerTokens, Batch], tuple[Tensor, dict[str, Tensor]]]

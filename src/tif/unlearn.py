@@ -15,7 +15,8 @@ from tif.batches import Batch, Example, collate, token_budget
 from tif.checkpoints import Checkpoints
 from tif.errors import UserError
 from tif.fit import Fit, fitted
-from tif.models import AnswerTokens, LanguageModel, answer_tokens, within
+from tif.logits import AnswerTokens, answer_tokens, within
+from tif.models import LanguageModel
 from tif.reference import answer_keys, encode_answers, triples
 from tif.resume import Resumable
 from tif.scoring import TOKEN_BUDGET, encode_pairs

@@ -7,7 +7,7 @@ import torch
 from support import World
 
 from tif.batches import collate
-from tif.models import answer_tokens
+from tif.logits import answer_tokens
 from tif.refusals import refusal
 from tif.scoring import encode_pairs
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tif.batches import Batch, Example, collate
+from tif.logits import AnswerTokens, answer_tokens
 from tif.methods import Needs
-from tif.models import AnswerTokens, LanguageModel, answer_tokens
+from tif.models import LanguageModel
 from tif.unlearn import with_hidden
 
 

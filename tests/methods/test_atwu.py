@@ -14,8 +14,8 @@ from tif import masks, tables, unlearn
 from tif.batches import collate, micro_batches
 from tif.errors import UserError
 from tif.finetune import token_mean
+from tif.logits import answer_tokens
 from tif.methods import atwu
-from tif.models import answer_tokens
 from tif.params import validate
 from tif.reference import reference_rows
 from tif.scoring import encode_pairs

@@ -11,7 +11,7 @@ import pytest
 import torch
 from support import assert_near, total
 
-from tif import methods, models, params
+from tif import logits, methods, params
 from tif.batches import collate, micro_batches
 from tif.errors import UserError
 
@@ -106,7 +106,7 @@ def test_a_head_in_chunks_changes_nothing(world, monkeypatch, name, changes):
     batches = [collate(batch_of_32(world, module, settings)[10:20])]
     whole = total(world, module, settings, batches)
     for budget in (3 * 320, 100):
-        monkeypatch.setattr(models, "LOGIT_BUDGET", budget)
+        monkeypatch.setattr(logits, "LOGIT_BUDGET", budget)
         value, terms, gradient = total(world, module, settings, batches)
         assert value == pytest.approx(whole[0], rel=1e-5)
         assert terms == pytest.approx(whole[1], rel=1e-5, abs=1e-7)
@@ -159,14 +159,14 @@ def test_the_head_runs_on_tokens_with_a_weight_only(world, monkeypatch, name):
     module, settings = settings_of(name, weights="spans", **{k: 0.0 for k in ("retain", "kl", "alpha") if k in fields})
     asked = []
     for function in ("nll", "per_token"):
-        original = getattr(models.AnswerTokens, function)
+        original = getattr(logits.AnswerTokens, function)
 
         def counting(tokens, *args, original=original):
             where = next(a for a in args if isinstance(a, torch.Tensor))
             asked.append(int(where.sum()))
             return original(tokens, *args)
 
-        monkeypatch.setattr(models.AnswerTokens, function, counting)
+        monkeypatch.setattr(logits.AnswerTokens, function, counting)
     batch = collate(world.step(module.needs(settings), 5, 0))
     total(world, module, settings, [batch])
     expected = int((batch.forget & batch.unwanted | batch.refusal).sum())

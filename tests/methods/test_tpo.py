@@ -8,8 +8,8 @@ import torch
 
 from tif.batches import collate, micro_batches
 from tif.errors import UserError
+from tif.logits import answer_tokens
 from tif.methods import tpo
-from tif.models import answer_tokens
 from tif.params import validate
 from tif.scoring import encode_pairs
 

@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from tif.batches import Example, collate, encode, token_budget
 from tif.identify import Found, Resources
+from tif.logits import answer_tokens
 from tif.masks import Span, is_punctuation, word_rows, words
-from tif.models import Card, LanguageModel, answer_tokens, folder_sha256, load, locate, open_model, prepare
+from tif.models import Card, LanguageModel, folder_sha256, load, locate, open_model, prepare
 from tif.params import Block
 
 TOKEN_BUDGET = 2**13  # padded tokens a forward pass

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from tif.batches import Batch
+from tif.logits import AnswerTokens
 from tif.losses import kl_divergence
-from tif.models import AnswerTokens
 
 Weights = Literal["uniform", "spans", "scores"]
 

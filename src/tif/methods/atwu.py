@@ -19,8 +19,8 @@ from torch import Tensor
 
 from tif.batches import Batch
 from tif.errors import UserError
+from tif.logits import AnswerTokens
 from tif.methods import Needs, forget_mean, retain_term, token_weights
-from tif.models import AnswerTokens
 from tif.params import Block
 
 

@@ -14,8 +14,8 @@ from pydantic import Field
 from torch import Tensor
 
 from tif.batches import Batch
+from tif.logits import AnswerTokens
 from tif.methods import Needs, Weights, forget_mean, retain_needs, retain_term, token_weights
-from tif.models import AnswerTokens
 from tif.params import Block
 
 

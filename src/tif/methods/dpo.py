@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor
 
 from tif.batches import Batch
+from tif.logits import AnswerTokens
 from tif.losses import log_sigmoid_loss, sample_sums
 from tif.methods import Needs, Weights, answer_nll, forget_nll, mean, retain_term, token_weights
-from tif.models import AnswerTokens
 from tif.params import Block
 
 

@@ -6,8 +6,8 @@ GA = -mean_t[w_t l_t]
 from torch import Tensor
 
 from tif.batches import Batch
+from tif.logits import AnswerTokens
 from tif.methods import Needs, Weights, answer_nll, forget_mean, forget_nll, token_weights
-from tif.models import AnswerTokens
 from tif.params import Block
 
 

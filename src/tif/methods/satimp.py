@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from tif.batches import Batch
+from tif.logits import AnswerTokens
 from tif.methods import Needs, Weights, answer_nll, forget_mean, forget_nll, retain_needs, retain_term, token_weights
-from tif.models import AnswerTokens
 from tif.params import Block
 
 

@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from tif.batches import Batch
+from tif.logits import AnswerTokens
 from tif.losses import logit_preference_loss, preservation_loss
 from tif.methods import Needs, mean, retain_needs, retain_term
-from tif.models import AnswerTokens
 from tif.params import Block
 
 

@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor
 
 from tif.batches import Batch
+from tif.logits import AnswerTokens
 from tif.methods import Needs, Weights, against_target, forget_mean, retain_term, token_weights
-from tif.models import AnswerTokens
 from tif.params import Block
 
 
