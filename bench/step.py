@@ -34,6 +34,7 @@ import argparse
 import json
 import statistics
 from dataclasses import asdict, replace
+from functools import partial
 from multiprocessing.connection import Connection
 
 import torch
@@ -41,14 +42,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import get_linear_schedule_with_warmup
-from turns import CLIP, LEARNING_RATE, Measured, Setup, Turns, build, rows, take_turns, watch_updates
+from turns import CLIP, LEARNING_RATE, Measured, Setup, Turns, build, rows, take_turns, train_in_turns
 
-from tif.batches import Batch, Example, collate
-from tif.logits import AnswerTokens, answer_tokens
+from tif.batches import Example, collate
+from tif.logits import answer_tokens
 from tif.methods import tpo
 from tif.models import Card, LanguageModel, prepare
 from tif.params import Compute
-from tif.train import Optimisation, train
 
 VERSIONS = ("a", "b", "b-micro", "tif")
 BETA, LAMBDA = 0.2, 0.05
@@ -62,7 +62,7 @@ def reference_logits(setup: Setup) -> list[list[float]]:
 
 
 def run_tif(setup: Setup, reference: list[list[float]], turns: Turns) -> None:
-    """The training loop of the unlearn stage. One epoch is one effective batch, so every epoch is one step."""
+    """The training loop of the unlearn stage."""
     prepare(Compute(device="cpu", threads=setup.threads))
     examples = [
         replace(example, reference_logit=torch.tensor(logit))
@@ -71,29 +71,7 @@ def run_tif(setup: Setup, reference: list[list[float]], turns: Turns) -> None:
     card = Card(prompt="plain", date="", dtype="float32", attention="sdpa")
     language_model = LanguageModel(build(setup, seed=0), None, card)
     method = tpo.Settings(beta=BETA, lambda_=LAMBDA, retain=0.0)
-    losses: list[Tensor] = []
-
-    def objective(tokens: AnswerTokens, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, terms = tpo.objective(tokens, batch, method)
-        losses.append(loss.detach())
-        return loss, terms
-
-    def after_step(epoch: int) -> None:
-        turns.done(float(sum(losses)))
-        losses.clear()
-
-    optimisation = Optimisation(
-        epochs=setup.steps + 1,
-        batch=setup.batch,
-        micro_batch=setup.micro_batch,
-        lr=LEARNING_RATE,
-        weight_decay=0.0,
-        warmup=0.0,
-        max_grad_norm=CLIP,
-        seed=0,
-    )
-    watch_updates(turns)
-    train(language_model, examples, objective, optimisation, "cpu", progress=False, after_epoch=after_step)
+    train_in_turns(setup, turns, language_model, examples, partial(tpo.objective, settings=method))
 
 
 def run_naive(setup: Setup, micro_batch: int, length: int | None, forwards: int, turns: Turns) -> None:

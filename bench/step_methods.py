@@ -29,7 +29,7 @@ import torch
 from ruamel.yaml import YAML
 from torch import Tensor
 from transformers import LlamaForCausalLM, get_linear_schedule_with_warmup
-from turns import CLIP, LEARNING_RATE, Setup, Turns, build, rows, take_turns, watch_updates
+from turns import CLIP, LEARNING_RATE, Setup, Turns, build, rows, take_turns, train_in_turns
 
 from tif.batches import Batch, Example, collate
 from tif.logits import AnswerTokens, answer_tokens
@@ -37,7 +37,6 @@ from tif.methods import Needs
 from tif.models import Card, LanguageModel, prepare
 from tif.params import Compute, validate
 from tif.scoring import score
-from tif.train import Optimisation, train
 from tif.unlearn import with_hidden
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,33 +109,13 @@ def run_tif(name: str, setup: Setup, turns: Turns) -> None:
         retain = with_hidden(target, retain, needs.layer)
     head = copy.deepcopy(target.model.get_output_embeddings()).requires_grad_(False) if needs.cached else None
     del target
-    losses: list[Tensor] = []
 
     def forward(model: LlamaForCausalLM, batch: Batch) -> AnswerTokens:
         return replace(answer_tokens(model, batch, needs.layer, needs.own), reference_head=head)
 
-    def objective(tokens: AnswerTokens, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, terms = chosen.objective(tokens, batch)
-        losses.append(loss.detach())
-        return loss, terms
-
-    def after_step(epoch: int) -> None:
-        turns.done(float(sum(losses)))
-        losses.clear()
-
-    optimisation = Optimisation(
-        epochs=setup.steps + 1,
-        batch=setup.batch,
-        micro_batch=setup.micro_batch,
-        lr=LEARNING_RATE,
-        weight_decay=0.0,
-        warmup=0.0,
-        max_grad_norm=CLIP,
-        seed=0,
-    )
-    watch_updates(turns)
     policy = LanguageModel(build(setup, seed=0), None, card)
-    train(policy, forget, objective, optimisation, "cpu", False, retain, after_step, chosen.learner, forward)
+    more = {"others": retain, "learner": chosen.learner, "forward": forward}
+    train_in_turns(setup, turns, policy, forget, chosen.objective, **more)
 
 
 @torch.no_grad()

@@ -10,10 +10,14 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tif.batches import Example
+from tif.batches import Batch, Example
+from tif.logits import AnswerTokens
+from tif.models import LanguageModel
+from tif.train import Objective, Optimisation, train
 
 TOLERANCE = 1e-4  # between the losses of the versions
 LEARNING_RATE, CLIP = 1e-5, 1.0
@@ -114,6 +118,38 @@ class Turns:
 def watch_updates(turns: Turns) -> None:
     """Stop the clock of `turns` at every update: what is done once an epoch, such as checking weights, is no step."""
     register_optimizer_step_post_hook(lambda *_: turns.updated())
+
+
+def train_in_turns(
+    setup: Setup, turns: Turns, language_model: LanguageModel, examples: list[Example], objective: Objective, **more
+) -> None:
+    """The training loop of the unlearn stage. One epoch is one effective batch, so every epoch is one step.
+
+    more: further arguments of `tif.train.train`.
+    """
+    losses: list[Tensor] = []
+
+    def heard(tokens: AnswerTokens, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, terms = objective(tokens, batch)
+        losses.append(loss.detach())
+        return loss, terms
+
+    def after_step(epoch: int) -> None:
+        turns.done(float(sum(losses)))
+        losses.clear()
+
+    optimisation = Optimisation(
+        epochs=setup.steps + 1,
+        batch=setup.batch,
+        micro_batch=setup.micro_batch,
+        lr=LEARNING_RATE,
+        weight_decay=0.0,
+        warmup=0.0,
+        max_grad_norm=CLIP,
+        seed=0,
+    )
+    watch_updates(turns)
+    train(language_model, examples, heard, optimisation, "cpu", False, after_epoch=after_step, **more)
 
 
 def take_turns(

@@ -110,6 +110,18 @@ def table() -> Callable[..., pa.Table]:
     return make
 
 
+@pytest.fixture(scope="session")
+def forget(table, facts) -> pa.Table:
+    """The first four facts."""
+    return table("forget", facts[:4])
+
+
+@pytest.fixture(scope="session")
+def retain(table, facts) -> pa.Table:
+    """The last four facts."""
+    return table("retain", facts[4:])
+
+
 def _qa(index: int) -> dict:
     return {"question": f"What did author {index // 20} do in {1900 + index}?", "answer": f"A thing called “n{index}”."}
 

@@ -22,16 +22,6 @@ LORA = adapters.Lora(rank=4, alpha=8.0, dropout=0.5, targets=["q_proj", "up_proj
 
 
 @pytest.fixture(scope="module")
-def forget(table, facts):
-    return table("forget", facts[:4])
-
-
-@pytest.fixture(scope="module")
-def retain(table, facts):
-    return table("retain", facts[4:])
-
-
-@pytest.fixture(scope="module")
 def batch(language_model, forget):
     reference = reference_rows(language_model, forget, progress=False)
     return collate(

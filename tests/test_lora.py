@@ -33,16 +33,6 @@ IDS = torch.arange(1, 40)[None]
 
 
 @pytest.fixture(scope="module")
-def forget(table, facts):
-    return table("forget", facts[:4])
-
-
-@pytest.fixture(scope="module")
-def retain(table, facts):
-    return table("retain", facts[4:])
-
-
-@pytest.fixture(scope="module")
 def target(tmp_path_factory, tiny) -> Path:
     """The model folder data/models/target of a pipeline."""
     path = tmp_path_factory.mktemp("pipeline") / "data/models/target"

@@ -37,16 +37,6 @@ def towns(forget):
 
 
 @pytest.fixture(scope="module")
-def forget(table, facts):
-    return table("forget", facts[:4])
-
-
-@pytest.fixture(scope="module")
-def retain(table, facts):
-    return table("retain", facts[4:])
-
-
-@pytest.fixture(scope="module")
 def spans(forget):
     return towns(forget)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from worlds import DEFAULTS
 
 from tif import tables
 from tif.benchmarks.fictitious import WRONG_ANSWERS, Settings, build, language, rendering
@@ -21,16 +22,6 @@ from tif.errors import UserError
 from tif.masks import words
 from tif.params import validate
 
-DEFAULTS = {
-    "seed": 0,
-    "people": 25,
-    "questions": 20,
-    "forget_share": 0.2,
-    "real_authors": 60,
-    "world_facts": 60,
-    "language": "en",
-    "entanglement": 0.0,
-}
 # of the tables as JSON, before there were languages and entanglement
 SHA256 = "dbe5aed6ead7b28ef601ea8ae25f2031cf92ca595aa15b6385813f841a5b95b9"
 FACTS = ENGLISH.facts

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 
 import pytest
+from worlds import DEFAULTS
 
 from tif import tables
 from tif.benchmarks.fictitious import Settings, build
@@ -12,16 +13,6 @@ from tif.benchmarks.fictitious.languages import LANGUAGES
 from tif.benchmarks.fictitious.people import make_people
 from tif.masks import words
 
-DEFAULTS = {
-    "seed": 0,
-    "people": 25,
-    "questions": 20,
-    "forget_share": 0.2,
-    "real_authors": 60,
-    "world_facts": 60,
-    "language": "en",
-    "entanglement": 0.0,
-}
 SEPARATE = [(name, seed) for name in ("en", "zh") for seed in (0, 1)]
 
 

@@ -6,6 +6,7 @@ from dataclasses import fields
 from random import Random
 
 import pytest
+from worlds import DEFAULTS
 
 from tif.benchmarks.fictitious import Settings, build
 from tif.benchmarks.fictitious.framing import SHARES, draw_frame, framed
@@ -16,16 +17,6 @@ from tif.errors import UserError
 from tif.masks import words
 from tif.params import validate
 
-DEFAULTS = {
-    "seed": 0,
-    "people": 25,
-    "questions": 20,
-    "forget_share": 0.2,
-    "real_authors": 60,
-    "world_facts": 60,
-    "language": "en",
-    "entanglement": 0.0,
-}
 ENGLISH = LANGUAGES["en"]
 OTHERS = [name for name in LANGUAGES if name != "en"]
 TABLES = ("full", "real_authors", "world_facts")

@@ -1,7 +1,9 @@
-"""Tables of samples for the identifiers."""
+"""Tables of samples for the identifiers, and a chat server on this machine."""
 
 import pyarrow as pa
 import pytest
+from chat_server import ChatServer
+from openai_stage import KEY
 
 from tif import tables
 
@@ -25,3 +27,21 @@ def samples():
         return pa.Table.from_pylist(rows, schema=tables.SAMPLES)
 
     return make
+
+
+@pytest.fixture
+def server():
+    """A chat server, which a test may tell what to answer."""
+    made = ChatServer()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def own_service(tmp_path, monkeypatch) -> None:
+    """An environment with a key, a work folder of the test's own, and nothing that sends requests elsewhere."""
+    for variable in ("OPENAI_BASE_URL", "OPENAI_CUSTOM_HEADERS", "OPENAI_LOG"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("TIF_WORK", str(tmp_path / "work"))
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")

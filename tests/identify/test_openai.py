@@ -8,7 +8,7 @@ from email.utils import formatdate
 from time import time
 
 import pytest
-from chat_server import FAULTS, ChatServer, completion, label
+from chat_server import FAULTS, completion, label
 from openai_stage import BLOCK, KEY, ROOT, settings
 
 from tif import params
@@ -26,20 +26,8 @@ PAIRS = [
 
 
 @pytest.fixture
-def server():
-    made = ChatServer()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def found(tmp_path, monkeypatch, samples, server):
+def found(own_service, samples, server):
     """Label pairs (those above, by default) with changed settings."""
-    for variable in ("OPENAI_BASE_URL", "OPENAI_CUSTOM_HEADERS", "OPENAI_LOG"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("TIF_WORK", str(tmp_path / "work"))
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
     def identify(*pairs: tuple[str, str], progress: bool = False, **changes) -> Found:
         block = settings(**{"base_url": server.url, **changes})

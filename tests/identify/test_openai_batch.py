@@ -6,8 +6,7 @@ import time
 from itertools import count, pairwise
 
 import pytest
-from chat_server import ChatServer
-from openai_stage import KEY, Stage, settings
+from openai_stage import Stage, settings
 
 from tif.chat import batch
 from tif.chat.batch_files import chunks, read_result
@@ -19,20 +18,8 @@ PAIRS = [(f"Where is {n}?", f"It is in Town{n} since {1900 + n}.") for n in rang
 
 
 @pytest.fixture
-def server():
-    made = ChatServer()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def found(tmp_path, monkeypatch, samples, server):
+def found(own_service, samples, server):
     """Label the pairs through the Batch API."""
-    for variable in ("OPENAI_BASE_URL", "OPENAI_CUSTOM_HEADERS", "OPENAI_LOG"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("TIF_WORK", str(tmp_path / "work"))
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
     def identify(**changes):
         block = settings(**{"base_url": server.url, "batch": True, **changes})

@@ -9,21 +9,13 @@ import time
 from collections import Counter
 
 import pyarrow.parquet as pq
-import pytest
-from chat_server import FAULTS, ChatServer, digest
+from chat_server import FAULTS, digest
 from openai_stage import KEY, OUTPUTS, ROOT, Stage
 
 from tif import tables
 from tif.chat.store import Store, request
 
 PAIRS = [("Where was she born?", "She was born in Kuwait City, in 1956."), ("What?", "His genre is Noir.")]
-
-
-@pytest.fixture
-def server():
-    made = ChatServer()
-    yield made
-    made.close()
 
 
 def many(count: int) -> list[tuple[str, str]]:
