@@ -19,7 +19,7 @@ test: .venv/installed
 	$(RUN) pytest -n 2 --dist worksteal
 
 test-slow: .venv/installed
-	$(RUN) pytest -m slow
+	$(RUN) pytest -n 2 --dist worksteal -m slow
 
 lint: .venv/installed
 	$(RUN) ruff check .

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def unlearned(
 def case(folder: Path, group: processes.Group, method: str, settings: dict, minutes: float | None, die: dict) -> dict:
     """One run of unlearning on the tables and the model in `folder`: all that comes of it, and the samples seen here.
 
-    die: rank and step at which a process kills itself.
+    die: which process kills itself, at which call of the objective, and which checkpoint it lets be completed first.
     """
     module = params.choose("methods", method, "unlearn.method")
     seen, target = [], getattr(module, "Learner", module)
@@ -47,7 +48,7 @@ def case(folder: Path, group: processes.Group, method: str, settings: dict, minu
         batch = next(value for value in arguments if hasattr(value, "sample_share"))
         seen.append([batch.sample_ids, batch.sample_share, batch.token_share])
         if die and group.rank == die["rank"] and len(seen) == die["call"]:
-            os.kill(os.getpid(), signal.SIGKILL)
+            die_after(folder / "work/unlearn" / ("a" * 64) / die["checkpoint"])
         return objective(*arguments, **options)
 
     target.objective = noted
@@ -56,6 +57,13 @@ def case(folder: Path, group: processes.Group, method: str, settings: dict, minu
     finally:
         target.objective = objective
     return {**vars(done), "model": dict(model.model.state_dict()), "seen": seen, "world": group.count}
+
+
+def die_after(checkpoint: Path) -> None:
+    """Kill this process once process 0 has completed a checkpoint; else it may be gone before."""
+    while not (checkpoint / checkpoints.MARKER).exists():
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main(case: Callable[..., dict]) -> None:

@@ -5,13 +5,12 @@ when, is what it would be there.
 """
 
 import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.utils import DistributedType
-from processes_stage import main, unlearned
+from processes_stage import die_after, main, unlearned
 from torch.distributed.fsdp import FSDPModule
 
 from tif import errors, models, processes, train
@@ -53,8 +52,9 @@ class Mortal(train.FlatTrainer):
     """Process 1 kills itself before a step."""
 
     def training_step(self, *arguments, **options):
-        if self.args.process_index == 1 and self.state.global_step == int(os.environ["DIE_BEFORE_STEP"]):
-            os.kill(os.getpid(), signal.SIGKILL)
+        step = self.state.global_step
+        if self.args.process_index == 1 and step == int(os.environ["DIE_BEFORE_STEP"]):
+            die_after(Path(self.args.output_dir) / f"checkpoint-{step}")
         return super().training_step(*arguments, **options)
 
 

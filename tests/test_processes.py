@@ -122,7 +122,7 @@ def test_the_work_is_shared(together):
 def test_killed_processes_resume_to_the_same_bits(folder, together):
     """One of the two is killed in the second step of the second epoch; the launcher tells it and goes on when asked."""
     calls = len(together[1][-1]["seen"])
-    done = start(folder, {**INTERRUPTED, "die": {"rank": 1, "call": calls}})
+    done = start(folder, {**INTERRUPTED, "die": {"rank": 1, "call": calls, "checkpoint": "checkpoint-3"}})
     assert done.returncode == 1
     lines = done.stderr.strip().splitlines()
     assert lines[-1].startswith("error: process 1 of 2 was killed by SIGKILL; if it was short of memory, lower")

@@ -316,11 +316,19 @@ def test_an_unknown_setting_stops_before_anything_runs(toy):
     assert toy.ran() == []
 
 
+@pytest.fixture
+def interruptible():
+    """A shell starts what runs in the background deaf to SIGINT, and every process that comes from it inherits that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 SLOW = [pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGINT)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, *SLOW])
-def test_an_interrupted_study_leaves_nothing_behind_and_goes_on(toy, number):
+def test_an_interrupted_study_leaves_nothing_behind_and_goes_on(toy, interruptible, number):
     """Stopped while the second pair of four runs is in its long stage: the first pair is kept."""
     for line in toy.call("git", "for-each-ref", "--format=%(refname)", "refs/exps").splitlines():
         toy.call("git", "update-ref", "-d", line)
