@@ -72,7 +72,7 @@ def test_budgets_change_nothing(language_model, examples, monkeypatch, tokens, l
     """One row at a time, one token's logits at a time, and cuts in the middle of an answer."""
     whole = score(language_model, examples, progress=False)
     monkeypatch.setattr(scoring, "TOKEN_BUDGET", tokens)
-    monkeypatch.setattr(scoring, "LOGIT_BUDGET", logits)
+    monkeypatch.setattr(scoring, "SCORING_BUDGET", logits)
     cut = score(language_model, examples, progress=False)
     np.testing.assert_allclose(cut.logit, whole.logit, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(cut.logprob, whole.logprob, rtol=1e-5, atol=1e-5)

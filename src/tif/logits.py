@@ -18,6 +18,7 @@ from tif.errors import UserError
 T = TypeVar("T")
 
 LOGIT_BUDGET = 2**26  # logits of one chunk in training; 256 MiB in float32
+SCORING_BUDGET = 2**25  # the same where nothing is trained
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,16 @@ class AnswerTokens:
                 known = [self.reference_head(states).float() for states in reference]
             return loss(self.head(hidden).float(), label, *known)
 
-        size = _chunk_rows(self.head.weight)
+        size = chunk_rows(self.head.weight.shape[0], LOGIT_BUDGET)
         if len(parts[0]) <= size:
             return _spread(chunk(*parts), where)
         chunks = zip(*(torch.split(part, size) for part in parts))
         return _spread(torch.cat([checkpoint(chunk, *part, use_reentrant=False) for part in chunks]), where)
 
 
-def _chunk_rows(weight: Tensor) -> int:
-    return max(1, LOGIT_BUDGET // weight.shape[0])
+def chunk_rows(vocabulary: int, budget: int) -> int:
+    """Rows over the vocabulary that a budget of numbers holds, at least one."""
+    return max(1, budget // vocabulary)
 
 
 def _spread(chosen: Tensor, where: Tensor) -> Tensor:
@@ -96,7 +98,7 @@ class _TokenNll(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, label: Tensor) -> Tensor:
-        size = _chunk_rows(weight)
+        size = chunk_rows(weight.shape[0], LOGIT_BUDGET)
         ctx.save_for_backward(hidden, weight, bias, label)
         ctx.kept = None
         if len(hidden) <= size:
@@ -111,7 +113,7 @@ class _TokenNll(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, label = ctx.saved_tensors
-        size = _chunk_rows(weight)
+        size = chunk_rows(weight.shape[0], LOGIT_BUDGET)
         states, of_weight, of_bias = [], None, None
         for part, labels, above in zip(*(torch.split(values, size) for values in (hidden, label, grad))):
             rows, total = ctx.kept or _exponentials(part, weight, bias, labels)[1:]

@@ -19,11 +19,11 @@ from transformers.utils import ModelOutput
 
 from tif.batches import token_budget
 from tif.errors import UserError
+from tif.logits import SCORING_BUDGET, chunk_rows
 from tif.models import open_tokenizer, open_weights
 
 TOKEN_BUDGET = 2**11  # padded tokens a forward pass on the CPU, where more only means more padding
 DEVICE_BUDGET = 2**14  # the same on another device
-LOGIT_BUDGET = 2**25  # logits held at a time; 128 MiB in float32
 TEXTS = 2**12  # masked texts held at a time
 
 
@@ -199,7 +199,7 @@ def _own(found: Tensor, words: list[list[int]], queries: Sequence[Query]) -> np.
 
 def _batches(masked: MaskedModel, lengths: list[int]) -> Iterator[list[int]]:
     """Rows of similar length, within both budgets."""
-    rows = max(1, LOGIT_BUDGET // masked.model.get_input_embeddings().num_embeddings)
+    rows = chunk_rows(masked.model.get_input_embeddings().num_embeddings, SCORING_BUDGET)
     for batch in token_budget(lengths, TOKEN_BUDGET if masked.model.device.type == "cpu" else DEVICE_BUDGET):
         yield from (batch[i : i + rows] for i in range(0, len(batch), rows))
 

@@ -10,10 +10,9 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from tif.batches import Batch, Example, collate, encode, token_budget
-from tif.logits import answer_tokens, within
+from tif.logits import SCORING_BUDGET, answer_tokens, chunk_rows, within
 from tif.models import LanguageModel
 
-LOGIT_BUDGET = 2**25  # logits held at a time; 128 MiB in float32
 TOKEN_BUDGET = 2**13  # padded tokens a forward pass
 
 
@@ -59,7 +58,7 @@ def _scores(batch: Batch, model: PreTrainedModel) -> np.ndarray:
     tokens = answer_tokens(model, batch)
     dots = tokens.logit()
     found = np.empty((3, len(dots)), np.float32)
-    step = max(1, LOGIT_BUDGET // tokens.head.weight.shape[0])
+    step = chunk_rows(tokens.head.weight.shape[0], SCORING_BUDGET)
     for part in range(0, len(dots), step):
         at = slice(part, part + step)
         rows, label = tokens.head(tokens.hidden[at]), tokens.label[at]

@@ -269,7 +269,7 @@ def test_what_shares_a_batch_changes_nothing(built, monkeypatch, kind):
     monkeypatch.setattr(masked_module, "TEXTS", 3)
     alone = expect(masked, some, False)
     monkeypatch.setattr(masked_module, "TOKEN_BUDGET", 2**11)
-    monkeypatch.setattr(masked_module, "LOGIT_BUDGET", 2 * len(masked.tokenizer))
+    monkeypatch.setattr(masked_module, "SCORING_BUDGET", 2 * len(masked.tokenizer))
     pairs = expect(masked, some, False)
     full = expect(replace(masked, cut=None), some, False)
     assert len(set(together.top.tolist())) > 5

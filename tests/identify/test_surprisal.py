@@ -112,7 +112,7 @@ def test_what_shares_a_batch_changes_nothing(language_model, monkeypatch):
     examples = encoded(language_model)
     together = surprisal.surprise(language_model, examples, False)
     monkeypatch.setattr(surprisal, "TOKEN_BUDGET", 1)
-    monkeypatch.setattr(surprisal, "LOGIT_BUDGET", 1)
+    monkeypatch.setattr(surprisal, "SCORING_BUDGET", 1)
     alone = surprisal.surprise(language_model, examples[::-1], False)[::-1]
     for (rank, logprob), (other_rank, other_logprob) in zip(together, alone, strict=True):
         assert rank.tolist() == other_rank.tolist()

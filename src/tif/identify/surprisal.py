@@ -18,13 +18,12 @@ from tqdm import tqdm
 
 from tif.batches import Example, collate, encode, token_budget
 from tif.identify import Found, Resources
-from tif.logits import answer_tokens
+from tif.logits import SCORING_BUDGET, answer_tokens, chunk_rows
 from tif.masks import Span, is_punctuation, word_rows, words
 from tif.models import Card, LanguageModel, folder_sha256, load, locate, open_model, prepare
 from tif.params import Block
 
 TOKEN_BUDGET = 2**13  # padded tokens a forward pass
-LOGIT_BUDGET = 2**25  # logits held at a time; 128 MiB in float32
 
 
 class Settings(Block):
@@ -131,7 +130,7 @@ def surprise(
         for batch in token_budget([len(part.ids) for _, part in parts], TOKEN_BUDGET):
             tokens = answer_tokens(model, collate([parts[i][1] for i in batch]).to(model.device))
             rank, logprob = [], []
-            step = max(1, LOGIT_BUDGET // tokens.head.weight.shape[0])
+            step = chunk_rows(tokens.head.weight.shape[0], SCORING_BUDGET)
             for first in range(0, len(tokens.label), step):
                 logits = tokens.head(tokens.hidden[first : first + step]).float()
                 true = logits.gather(1, tokens.label[first : first + step, None])
