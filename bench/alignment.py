@@ -6,7 +6,7 @@
 
 Run from the root of the repository. Reads params.yaml and, of the last run, data/benchmark/, the tokens of the target
 model (data/reference.parquet) and data/weights.parquet, of which the last epoch counts. The reference and the choice of
-identifiers are those of bench/identifiers.py. A word's score is that of all its tokens; see `tif.alignment` for the
+identifiers are those of bench/identifiers.py. A word's score is that of all its tokens; see `tif.agreement.ranking` for the
 numbers. One more row is the loss (NLL) of each token under the target model, which needs no identifier and no run: even
 what a model knows by heart it knows less surely where the next token cannot be guessed. Rows of other benchmarks,
 splits and references that the file already holds are kept.
@@ -17,11 +17,14 @@ from pathlib import Path
 import pandas as pd
 from identifiers import annotations, arguments, prepare
 
-from tif import tables
-from tif.alignment import Tokens, alignment
-from tif.errors import UserError, run
+from tif.agreement.ranking import Tokens, alignment
+from tif.base import tables
+from tif.base.errors import UserError
+from tif.base.stage import run
+from tif.reference import REFERENCE
+from tif.unlearning import TOKEN_WEIGHTS
 
-WEIGHTS = Path("data/weights.parquet")
+LEARNED = Path("data/weights.parquet")
 TOKENS = Path("data/reference.parquet")
 
 
@@ -53,7 +56,7 @@ def main() -> None:
     for one in missing:
         print(f"not compared: {one.identifier}: {one.reason}")
     if weights is None:
-        print(f"not compared: learned weights: {WEIGHTS} has no rows, as unlearn.method was none that learns weights")
+        print(f"not compared: learned weights: {LEARNED} has no rows, as unlearn.method was none that learns weights")
 
 
 def by_sample(rows: list[dict]) -> dict[str, list[dict]]:
@@ -66,7 +69,7 @@ def by_sample(rows: list[dict]) -> dict[str, list[dict]]:
 
 def text_tokens(answers: dict[str, str]) -> dict[str, list[dict]]:
     """Rows of the reference table: the tokens of every answer that stand for text. Raises UserError."""
-    rows = tables.read(TOKENS, tables.REFERENCE).to_pylist()
+    rows = tables.read(TOKENS, REFERENCE).to_pylist()
     found = by_sample([row for row in rows if row["answer"] == "response" and row["start"] < row["end"]])
     for key, text in answers.items():
         if key not in found or max(row["end"] for row in found[key]) != len(text):
@@ -78,14 +81,14 @@ def text_tokens(answers: dict[str, str]) -> dict[str, list[dict]]:
 
 def learned(tokens: Tokens) -> dict[str, list[float]] | None:
     """The weights of the last epoch, or None without any. Raises UserError for a table of other tokens."""
-    rows = [row for row in tables.read(WEIGHTS, tables.WEIGHTS).to_pylist() if row["start"] < row["end"]]
+    rows = [row for row in tables.read(LEARNED, TOKEN_WEIGHTS).to_pylist() if row["start"] < row["end"]]
     if not rows:
         return None
     last = max(row["epoch"] for row in rows)
     found = by_sample([row for row in rows if row["epoch"] == last])
     for key, offsets in tokens.offsets.items():
         if [(row["start"], row["end"]) for row in found.get(key, [])] != offsets:
-            raise UserError(f"{WEIGHTS} does not have the tokens of {TOKENS} ({key} differs); run `dvc repro unlearn`")
+            raise UserError(f"{LEARNED} does not have the tokens of {TOKENS} ({key} differs); run `dvc repro unlearn`")
     return {key: [row["weight"] for row in found[key]] for key in tokens.offsets}
 
 

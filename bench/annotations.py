@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tif import identify, masks, params, tables
-from tif.errors import UserError
+from tif import identify
+from tif.base import params, tables
+from tif.base.errors import UserError
 from tif.identify import Resources
 from tif.identify import file as annotation_file
+from tif.words import SPANS, check_rows
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def identified(setup: Setup, name: str) -> Annotation:
     begin = time.perf_counter()
     found = module.identify(setup.forget, setup.retain, settings, resources)
     seconds = time.perf_counter() - begin
-    masks.check_rows(found.rows, setup.responses, f"identifier {name}")
+    check_rows(found.rows, setup.responses, f"identifier {name}")
     details = {**found.metadata, "settings": settings.model_dump(by_alias=True, mode="json")}
     return Annotation(name, found.rows, seconds, float(found.counts.get("cost_usd", 0.0)), details, found.copied)
 
@@ -99,8 +101,8 @@ def annotation(setup: Setup, spec: str, option: str) -> Annotation:
         raise UserError(f"{option} {spec}: {path} is no file; give [NAME=]PATH or [NAME=]PATH:not_common_words")
     name = name or source.stem
     if source.suffix == ".parquet":
-        rows = tables.read(source, tables.SPANS).to_pylist()
-        masks.check_rows(rows, setup.responses, str(source))
+        rows = tables.read(source, SPANS).to_pylist()
+        check_rows(rows, setup.responses, str(source))
         return Annotation(name, rows, None, None, {})
     settings = annotation_file.Settings(unwanted=field, punctuation=False)
     found = annotation_file.identify(setup.forget, setup.retain, settings, Resources(source))

@@ -10,7 +10,7 @@ benchmark seed 0. On any other benchmark the few runs of CHECK show whether what
 
 benchmark_seed, seed: of the benchmark, and of unlearning. The other columns:
 
-auroc, average_precision: of the weights at the end against the gold spans (`tif.alignment`). weight_unwanted,
+auroc, average_precision: of the weights at the end against the gold spans (`tif.agreement.ranking`). weight_unwanted,
 weight_general: their means on gold UW and on the rest. nll_unwanted, nll_general: mean NLL of the same tokens at the
 end, nats. forget, retain: probability at the end, mean over the forget set and over `unlearn.trajectory_retain` retain
 answers. retain_at_x, nll_general_at_x: retain and nll_general where the forget probability first falls to x,
@@ -31,14 +31,20 @@ import pyarrow as pa
 import torch
 from seeds import retain_at
 
-from tif import models, params, tables, unlearn
-from tif.alignment import Tokens, alignment
-from tif.benchmarks import fictitious
-from tif.errors import UserError, run
-from tif.likelihood import scored_rows
+from tif.agreement.ranking import Tokens, alignment
+from tif.base import params, tables
+from tif.base.errors import UserError
+from tif.base.stage import run
+from tif.benchmarks import SAMPLES, fictitious
+from tif.lm import models
+from tif.lm.batches import encode_pairs
 from tif.methods import atwu
-from tif.reference import triples
-from tif.scoring import encode_pairs, score
+from tif.reference import REFERENCE
+from tif.reference.table import triples
+from tif.scores.tokens import score
+from tif.scores.truth_ratio import scored_rows
+from tif.unlearning import run as unlearn
+from tif.words import SPANS
 
 DATA = Path("data")
 SEARCHED = 0
@@ -78,14 +84,14 @@ class World:
     """What all runs share: the target model, the two sets, the forget samples with their gold tokens."""
 
     def __init__(self) -> None:
-        self.forget = tables.read(DATA / "benchmark/forget.parquet", tables.SAMPLES)
-        self.retain = tables.read(DATA / "benchmark/retain.parquet", tables.SAMPLES)
-        self.reference = tables.read(DATA / "reference.parquet", tables.REFERENCE)
+        self.forget = tables.read(DATA / "benchmark/forget.parquet", SAMPLES)
+        self.retain = tables.read(DATA / "benchmark/retain.parquet", SAMPLES)
+        self.reference = tables.read(DATA / "reference.parquet", REFERENCE)
         self.settings = params.read("unlearn", unlearn.Settings)
         self.seed = params.read("fictitious", fictitious.Settings).seed
         self.model = models.load(DATA / "models/target", None, "cpu")
         self.target = {name: weight.clone() for name, weight in self.model.model.state_dict().items()}
-        spans = tables.read(DATA / "spans.parquet", tables.SPANS)
+        spans = tables.read(DATA / "spans.parquet", SPANS)
         self.examples = unlearn.forget_examples(self.model, self.forget, spans, self.reference)
         rows = self.forget.to_pylist()
         if any(row["gold_spans"] is None for row in rows):
@@ -101,7 +107,7 @@ class World:
         self.watched = [encode_pairs(self.model, triples(table)) for table in (self.forget, some)]
         # truth ratios, which nothing here reads, are the dearest part of a run
         one = [{**row, "perturbed_responses": row["perturbed_responses"][:1]} for row in rows]
-        self.plain = pa.Table.from_pylist(one, schema=tables.SAMPLES)
+        self.plain = pa.Table.from_pylist(one, schema=SAMPLES)
 
     def look(self) -> dict[str, float]:
         """The model as it is now: mean probabilities of answers, mean NLL of gold UW and of other forget tokens."""

@@ -16,10 +16,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tif import masks, params, tables
-from tif.benchmarks import fictitious, tofu
-from tif.errors import UserError, run
+from tif.agreement.spans import agreement, agreement_difference
+from tif.base import params, tables
+from tif.base.errors import UserError
+from tif.base.stage import run
+from tif.benchmarks import SAMPLES, fictitious, tofu
 from tif.identify import Resources, distilled, file, frequency, gold
+from tif.words import SPANS
 
 WORLDS = [{"seed": seed, "people": people, "forget_share": 0.4} for people, seed in ((25, 0), (50, 0), (50, 1))]
 RETAIN = Path("data/benchmark/retain.parquet")
@@ -31,8 +34,8 @@ def main() -> None:
     parser.add_argument("--annotate", type=Path, metavar="PATH")
     options = parser.parse_args()
     if options.annotate:
-        retain = tables.read(RETAIN, tables.SAMPLES)
-        tables.write(options.annotate, _of_people(gold_rows(retain), retain, first_people(retain, 5)), tables.SPANS)
+        retain = tables.read(RETAIN, SAMPLES)
+        tables.write(options.annotate, _of_people(gold_rows(retain), retain, first_people(retain, 5)), SPANS)
         return
     print("| fitted on | tested on | rows | identifier | F1 | 95 % | above frequency | 95 % |")
     print("|---|---|---|---|---|---|---|---|")
@@ -71,7 +74,7 @@ def on_fictitious() -> Iterable[str]:
         tested = {row["sample_id"]: row["group"] for row in forget.to_pylist() if row["group"] not in known}
         with tempfile.TemporaryDirectory() as folder:
             annotation = Path(folder) / "gold.parquet"
-            tables.write(annotation, _of_people(true, forget, known), tables.SPANS)
+            tables.write(annotation, _of_people(true, forget, known), SPANS)
             found = fitted(forget, retain, annotation)
         where = f"the other {len(set(tested.values()))} of {settings.people} people, seed {settings.seed}"
         yield from lines("gold spans of five people", where, found, true, tested)
@@ -91,8 +94,8 @@ def lines(fitted_on: str, where: str, found: dict, true: list[dict], tested: dic
     cut = {name: [row for row in rows if row["sample_id"] in tested] for name, rows in found.items()}
     reference = [row for row in true if row["sample_id"] in tested]
     for name, rows in cut.items():
-        ours = masks.agreement(rows, reference, tested).characters.f1
-        above = masks.agreement_difference(rows, cut["frequency"], reference, tested).characters.f1
+        ours = agreement(rows, reference, tested).characters.f1
+        above = agreement_difference(rows, cut["frequency"], reference, tested).characters.f1
         more = ["", ""] if name == "frequency" else [f"{above.value:+.3f}", f"{above.low:+.3f} to {above.high:+.3f}"]
         cells = [fitted_on, where, str(len(tested)), name, f"{ours.value:.3f}", f"{ours.low:.3f} to {ours.high:.3f}"]
         yield f"| {' | '.join(cells + more)} |"
@@ -117,7 +120,7 @@ def _of_people(rows: list[dict], samples: pa.Table, people: list[str]) -> list[d
 
 
 def _tables(built: dict[str, list[dict]]) -> tuple[pa.Table, pa.Table]:
-    return tuple(pa.Table.from_pylist(built[name], schema=tables.SAMPLES) for name in ("forget", "retain"))
+    return tuple(pa.Table.from_pylist(built[name], schema=SAMPLES) for name in ("forget", "retain"))
 
 
 if __name__ == "__main__":

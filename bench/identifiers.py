@@ -24,8 +24,12 @@ from annotations import Annotation, Setup, annotation, check_known, identified, 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from tif import masks, params, tables
-from tif.errors import UserError, run
+from tif.agreement.lint import lint
+from tif.agreement.spans import agreement, agreement_difference
+from tif.base import params, tables
+from tif.base.errors import UserError
+from tif.base.stage import run
+from tif.benchmarks import SAMPLES
 from tif.report.comparison import Comparison, Line, Marks, Missing, fingerprint
 from tif.report.results import rounded
 
@@ -96,7 +100,7 @@ def prepare(options: argparse.Namespace) -> Setup:
         check_known(name, "--source")
         sources[name] = Path(path).expanduser()
     benchmark = params.validate("benchmark", blocks.get("benchmark"), params.BenchmarkChoice).name
-    forget, retain = (tables.read(BENCHMARK / f"{name}.parquet", tables.SAMPLES) for name in ("forget", "retain"))
+    forget, retain = (tables.read(BENCHMARK / f"{name}.parquet", SAMPLES) for name in ("forget", "retain"))
     made = benchmark_made()
     if made != benchmark or not forget.num_rows:
         what = f"the benchmark {made}, {forget.num_rows} forget rows,"
@@ -189,18 +193,18 @@ def line(rows: list[dict], some: Annotation, truth: list[dict] | None, frequency
         name for name, field in Line.model_fields.items() if field.annotation == float | None
     )
     if truth is not None:
-        agreement = masks.agreement(some.rows, truth, groups)
-        for prefix, unit in (("", agreement.characters), ("word_", agreement.words)):
+        found = agreement(some.rows, truth, groups)
+        for prefix, unit in (("", found.characters), ("word_", found.words)):
             numbers |= {f"{prefix}{field.name}": getattr(unit, field.name).value for field in fields(unit)}
             numbers |= {f"{prefix}f1_low": unit.f1.low, f"{prefix}f1_high": unit.f1.high}
     if truth is not None and frequency is not None and some.name != "frequency":
-        above = masks.agreement_difference(some.rows, frequency, truth, groups).characters.f1
+        above = agreement_difference(some.rows, frequency, truth, groups).characters.f1
         numbers |= {"f1_above_frequency": above.value, "f1_above_frequency_low": above.low}
         numbers |= {"f1_above_frequency_high": above.high}
     numbers |= {"seconds": some.seconds, "cost_usd": some.cost}
     marked = sum(not character.isspace() for row in some.rows if row["unwanted"] for character in row["text"])
     characters = sum(not character.isspace() for text in responses.values() for character in text)
-    kinds = [finding.kind for finding in masks.lint(some.rows, responses)]
+    kinds = [finding.kind for finding in lint(some.rows, responses)]
     return Line(
         identifier=some.name,
         unwanted_share=marked / characters if characters else 0.0,

@@ -1,4 +1,4 @@
-"""Memory for the logits of long answers: chunks of at most `tif.logits.LOGIT_BUDGET` numbers against all at once.
+"""Memory for the logits of long answers: chunks of at most `tif.lm.logits.LOGIT_BUDGET` numbers against all at once.
 
     python bench/logits.py
 
@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from resident import AT_ONCE, growth
 
-from tif import logits
-from tif.logits import AnswerTokens
+from tif.lm import logits
+from tif.lm.logits import AnswerTokens
 from tif.losses import kl_divergence
 
 ALL_AT_ONCE = 2**40

@@ -41,13 +41,13 @@ from tokenizers import models as tokenizer_models
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForMaskedLM, pipeline
 
-from tif import params, tables
-from tif.benchmarks import fictitious
+from tif.base import params
+from tif.base.params import Compute
+from tif.benchmarks import SAMPLES, fictitious
 from tif.identify import mlm
-from tif.masked import MaskedModel, masked_model
-from tif.masks import is_punctuation, words
-from tif.models import prepare
-from tif.params import Compute
+from tif.identify.mlm.masked import MaskedModel, masked_model
+from tif.lm.models import prepare
+from tif.words import is_punctuation, words
 
 PARAMS = Path(__file__).resolve().parent.parent / "params.yaml"
 SETTINGS = mlm.Settings(
@@ -180,7 +180,7 @@ def measure(setup: Setup) -> dict:
     built, _ = fictitious.build(params.read("fictitious", fictitious.Settings, PARAMS), None)
     rows = built["forget"][: setup.rows]
     masked = build(setup, [f"{row['prompt']} {row['response']}" for row in built["retain"]], rows)
-    forget = pa.Table.from_pylist(rows, schema=tables.SAMPLES)
+    forget = pa.Table.from_pylist(rows, schema=SAMPLES)
     expected, ties = naive(masked, rows, batched=False, top_k=2)
     found, counts = targeted(masked, forget)
     check(expected, found, "tif")

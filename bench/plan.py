@@ -19,12 +19,13 @@ import torch
 from resident import AT_ONCE, growth
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tif import adapters, plan
-from tif.batches import Example
-from tif.fit import Fit, fitted
+from tif.lm import adapters
+from tif.lm.batches import Example
+from tif.lm.models import Card, LanguageModel
 from tif.methods import Needs, tpo
-from tif.models import Card, LanguageModel
-from tif.train import Optimisation, train
+from tif.plan import memory as plan
+from tif.training.loop import Optimisation, train
+from tif.training.memory import Fit, fitted
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 METHOD = tpo.Settings(beta=0.2, lambda_=0.05, retain=0.0)

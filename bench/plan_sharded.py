@@ -18,9 +18,13 @@ import resident
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 
-from tif import errors, models, params, plan, processes, train
-from tif.fit import Fit, finish
+from tif.base import errors, params
+from tif.lm import models
 from tif.methods import Needs
+from tif.plan import memory as plan
+from tif.runs import processes
+from tif.training import loop as train
+from tif.training.memory import Fit, finish
 
 COMPUTE = params.Compute(device="cpu", threads=1)
 CASES = [case for case in alone.CASES if case.layers == 8 and case.dtype == "float32"]
@@ -36,7 +40,7 @@ class Sharded(alone.Case):
 
 
 def pretend(told, fit) -> None:
-    """`tif.fit.finish`, and every process has an accelerator."""
+    """`tif.training.memory.finish`, and every process has an accelerator."""
     finish(told, fit)
     PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 

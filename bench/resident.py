@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tif.models import prepare
-from tif.params import Compute
+from tif.base.params import Compute
+from tif.lm.models import prepare
 
 AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # glibc gives freed memory back at once: what is left are live numbers
 

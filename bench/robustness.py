@@ -20,7 +20,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 from runs import clone, repro
 
-from tif.tables import write_text
+from tif.base.tables import write_text
 
 WORLDS = (("en", 0.0), ("zh", 0.0), ("ar", 0.0), ("code", 0.0), ("en", 0.5), ("en", 1.0))
 IDENTIFIERS = ("gold", "frequency")

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from runs import clone, repro
 
-from tif import metrics
+from tif.metrics import all as metrics
 
 MATCHED = 1.0
 

@@ -4,7 +4,7 @@
     python bench/step.py --layers 6 --width 768 --steps 3
     python bench/step.py --methods                       # a row for every method: see step_methods.py
 
-- tif: what the unlearn stage runs, `tif.train.train` with `tif.methods.tpo`, the Trainer's own work included.
+- tif: what the unlearn stage runs, `tif.training.loop.train` with `tif.methods.tpo`, the Trainer's own work included.
 - a: every row padded to 500 tokens, micro-batches of 4, two policy forwards on the same tokens, the reference model
   in memory, logits of every position over the whole vocabulary.
 - b: every row padded to the longest, the whole batch in one policy forward, the reference model's forward in the
@@ -44,11 +44,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import get_linear_schedule_with_warmup
 from turns import CLIP, LEARNING_RATE, Measured, Setup, Turns, build, rows, take_turns, train_in_turns
 
-from tif.batches import Example, collate
-from tif.logits import answer_tokens
+from tif.base.params import Compute
+from tif.lm.batches import Example, collate
+from tif.lm.logits import answer_tokens
+from tif.lm.models import Card, LanguageModel, prepare
 from tif.methods import tpo
-from tif.models import Card, LanguageModel, prepare
-from tif.params import Compute
 
 VERSIONS = ("a", "b", "b-micro", "tif")
 BETA, LAMBDA = 0.2, 0.05

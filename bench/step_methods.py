@@ -31,13 +31,13 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, get_linear_schedule_with_warmup
 from turns import CLIP, LEARNING_RATE, Setup, Turns, build, rows, take_turns, train_in_turns
 
-from tif.batches import Batch, Example, collate
-from tif.logits import AnswerTokens, answer_tokens
+from tif.base.params import Compute, validate
+from tif.lm.batches import Batch, Example, collate
+from tif.lm.logits import AnswerTokens, answer_tokens
+from tif.lm.models import Card, LanguageModel, prepare
 from tif.methods import Needs
-from tif.models import Card, LanguageModel, prepare
-from tif.params import Compute, validate
-from tif.scoring import score
-from tif.unlearn import with_hidden
+from tif.scores.tokens import score
+from tif.unlearning.run import with_hidden
 
 ROOT = Path(__file__).resolve().parent.parent
 REFUSAL_TOKENS = 10
@@ -158,7 +158,7 @@ def forward(model: LlamaForCausalLM, batch: Batch, layer: int | None) -> Forward
 
 @dataclass(frozen=True)
 class NaiveTokens:
-    """What `tif.logits.AnswerTokens` offers. reference: the target model's passes; None for groups not asked about."""
+    """What `tif.lm.logits.AnswerTokens` offers. reference: the target model's passes; None for groups not asked about."""
 
     passes: list[Forward]
     reference: list[Forward | None]

@@ -44,8 +44,8 @@ from study_clones import git
 from study_plan import Experiment, Grids
 from study_runs import Failure, Workshop
 
-from tif.errors import UserError
-from tif.tables import write_text
+from tif.base.errors import UserError
+from tif.base.tables import write_text
 
 # One after the other in a clone each, so that the long ones, target and retain model, are trained side by side.
 TARGET, RETAIN = ("reference", "evaluate@target"), ("evaluate@retain",)

@@ -12,8 +12,8 @@ from typing import IO
 
 from runs import ROOT
 
-from tif.errors import UserError
-from tif.tables import write_text
+from tif.base.errors import UserError
+from tif.base.tables import write_text
 
 SECONDS_TO_END = 30  # for the processes of a killed study, before a new one gives up
 

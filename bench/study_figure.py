@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from study_table import interval, is_reference
 
-from tif.tables import writing
+from tif.base.tables import writing
 
 # Okabe and Ito's colours stay apart for colour-blind readers; each also has a sign of its own.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")

@@ -9,8 +9,8 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 
-from tif.errors import UserError
-from tif.params import Block, nearest
+from tif.base.errors import UserError
+from tif.base.params import Block, nearest
 
 Settings = dict[str, object]
 """Dotted keys of params.yaml and their values; {source} and {annotation} in a value stand for local paths."""

@@ -45,7 +45,7 @@ class Failure(Exception):
 class Result:
     """A finished experiment: its params.yaml, metrics.json, unlearn.json (which epoch is best), trajectory and costs.
 
-    costs: those of unlearning (`tif.costs`); empty where they were not measured.
+    costs: those of unlearning (`tif.runs.costs`); empty where they were not measured.
     """
 
     params: dict

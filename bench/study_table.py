@@ -10,7 +10,7 @@ from scipy import stats
 from study_plan import Experiment, text
 from study_runs import Result
 
-from tif.tables import write_text
+from tif.base.tables import write_text
 
 MEASURES = {
     "forget_quality.log10_pvalue": "log10 FQ",

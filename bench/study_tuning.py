@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from study_plan import Settings, text
 
-from tif.errors import UserError
+from tif.base.errors import UserError
 from tif.report.results import read_evaluation
 from tif.report.trajectory import read_trajectory
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tif.batches import Batch, Example
-from tif.logits import AnswerTokens
-from tif.models import LanguageModel
-from tif.train import Objective, Optimisation, train
+from tif.lm.batches import Batch, Example
+from tif.lm.logits import AnswerTokens
+from tif.lm.models import LanguageModel
+from tif.training.loop import Objective, Optimisation, train
 
 TOLERANCE = 1e-4  # between the losses of the versions
 LEARNING_RATE, CLIP = 1e-5, 1.0
@@ -125,7 +125,7 @@ def train_in_turns(
 ) -> None:
     """The training loop of the unlearn stage. One epoch is one effective batch, so every epoch is one step.
 
-    more: further arguments of `tif.train.train`.
+    more: further arguments of `tif.training.loop.train`.
     """
     losses: list[Tensor] = []
 

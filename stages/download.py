@@ -5,24 +5,32 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from tif import params, tables
-from tif.errors import UserError, run
+from tif.base import params, tables
+from tif.base.errors import UserError
+from tif.base.stage import run
+from tif.benchmarks import SAMPLES, describe, place
 
 OUT = Path("data/benchmark")
 
 
 def main() -> None:
-    """Write data/benchmark/ as a whole: one Parquet file a table, and card.json."""
+    """Write data/benchmark/ as a whole: one Parquet file a set, and card.json."""
     choice = params.read("benchmark", params.BenchmarkChoice)
     benchmark = params.choose("benchmarks", choice.name, "benchmark.name")
     settings = params.read(choice.name, benchmark.Settings)
     samples, card = benchmark.build(settings, params.local_source(choice.source, "benchmark.source"))
     check(choice.name, samples)
+    sets = {name: about for name, about in benchmark.SETS.items() if name in samples}
+    card |= {"form": benchmark.FORM, "sets": describe(sets)}
     with tables.writing(OUT) as folder:
-        for table, rows in samples.items():
-            tables.write(folder / f"{table}.parquet", rows, tables.SAMPLES)
-        card["counts"] = {table: len(rows) for table, rows in samples.items()}
-        card["sha256"] = {table: sha256(folder / f"{table}.parquet") for table in samples}
+        files = {name: place(folder, name, sets[name].role if name in sets else "") for name in samples}
+        for name, rows in samples.items():
+            tables.write(files[name], rows, SAMPLES)
+        if "holdout" not in samples:
+            tables.write(place(folder, "holdout", "holdout"), [], SAMPLES)  # an output of the stage, absent or not
+        (folder / "utility").mkdir(exist_ok=True)
+        card["counts"] = {name: len(rows) for name, rows in samples.items()}
+        card["sha256"] = {name: sha256(file) for name, file in files.items()}
         tables.write_text(folder / "card.json", json.dumps(card, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -1,12 +1,14 @@
-"""Stage report: metrics.json, plots and the HTML page from the evaluations of the three models."""
+"""Report: one HTML page from the measures and answers of the three models."""
 
 from pathlib import Path
 
-from tif.errors import run
-from tif.report.build import build
+from tif.base.stage import run
 
 
 def main() -> None:
+    """Write metrics/report.html."""
+    from tif.report.build import build
+
     build(Path())
 
 

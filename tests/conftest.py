@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tif import tables
-from tif.batches import PromptFormat
-from tif.finetune import token_mean, train_tokenizer
-from tif.models import Card, LanguageModel
-from tif.scoring import encode_pairs
-from tif.train import Optimisation, train
+from tif.benchmarks import SAMPLES
+from tif.finetune.scratch import token_mean, train_tokenizer
+from tif.lm.batches import encode_pairs
+from tif.lm.models import Card, LanguageModel
+from tif.lm.prompts import PromptFormat
+from tif.training.loop import Optimisation, train
 
 PEOPLE = ("Ada Lind", "Bo Marek", "Cy Orlov", "Di Paine", "Ed Quist", "Fay Rossi", "Gus Stein", "Hal Toomey")
 TOWNS = ("Arlen", "Brunov", "Castell", "Dorwick", "Elmsta", "Farrow", "Gildan", "Hythe")
@@ -105,7 +105,7 @@ def table() -> Callable[..., pa.Table]:
             }
             for index, (question, answer) in enumerate(pairs)
         ]
-        return pa.Table.from_pylist(rows, schema=tables.SAMPLES)
+        return pa.Table.from_pylist(rows, schema=SAMPLES)
 
     return make
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import torch
 
-from tif import checkpoints, errors, models, params, processes
-from tif.reference import reference_rows
-from tif.unlearn import Settings, Unlearned, forget_examples, unlearn
+from tif.base import errors, params
+from tif.lm import models
+from tif.reference.table import reference_rows
+from tif.runs import checkpoints, processes
+from tif.unlearning.run import Settings, Unlearned, forget_examples, unlearn
 
 COMPUTE = params.Compute(device="cpu", threads=1)
 

@@ -13,12 +13,15 @@ from accelerate.utils import DistributedType
 from processes_stage import die_after, main, unlearned
 from torch.distributed.fsdp import FSDPModule
 
-from tif import errors, models, processes, train
-from tif.unlearn import Settings
+from tif.base import errors
+from tif.lm import models
+from tif.runs import processes
+from tif.training import loop as train
+from tif.unlearning.run import Settings
 
 
 def pretend(finish):
-    """`tif.fit.finish`, which is called once the Trainer's arguments have set up the processes."""
+    """`tif.training.memory.finish`, which is called once the Trainer's arguments have set up the processes."""
 
     def finished(told, fit):
         finish(told, fit)

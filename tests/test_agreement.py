@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tif import masks, tables
-from tif.errors import UserError
-from tif.masks import Estimate
+from tif.agreement.spans import Estimate, Scores, agreement, agreement_difference
+from tif.base.errors import UserError
+from tif.words import SPANS, word_rows, words
 
 NAMES = ("precision", "recall", "f1", "jaccard", "kappa")
 
@@ -18,18 +18,18 @@ def table(*samples: tuple[str, str]) -> list[dict]:
     rows = []
     for number, (text, flags) in enumerate(samples):
         unwanted = [flag == "1" for flag in flags]
-        rows += masks.word_rows(f"forget/{number:04d}", text, unwanted, [float(flag) for flag in unwanted])
+        rows += word_rows(f"forget/{number:04d}", text, unwanted, [float(flag) for flag in unwanted])
     return rows
 
 
-def values(scores: masks.Scores) -> dict[str, float]:
+def values(scores: Scores) -> dict[str, float]:
     return {name: getattr(scores, name).value for name in NAMES}
 
 
 def test_by_hand():
     # Letters: "aaa" in A alone, "bb" in both, "c" in B alone, "dddd" in none; "." has none and does not count.
     a, b = table(("aaa bb c dddd.", "11001")), table(("aaa bb c dddd.", "01100"))
-    found = masks.agreement(a, b)
+    found = agreement(a, b)
     # both 2, A 5, B 3, N 10: observed (2 + 4) / 10, chance (15 + 35) / 100
     assert values(found.characters) == pytest.approx(
         {"precision": 2 / 5, "recall": 2 / 3, "f1": 4 / 8, "jaccard": 2 / 6, "kappa": (0.6 - 0.5) / 0.5}
@@ -42,7 +42,7 @@ def test_by_hand():
 
 def test_counts_are_summed_over_samples():
     # 1 of 1 in the first sample and none of 9 in the second: 1 of 10 marked letters is right, 1 of 1 is found.
-    found = masks.agreement(table(("a", "1"), ("b" * 9, "1")), table(("a", "1"), ("b" * 9, "0")))
+    found = agreement(table(("a", "1"), ("b" * 9, "1")), table(("a", "1"), ("b" * 9, "0")))
     assert values(found.characters) == pytest.approx(
         {"precision": 0.1, "recall": 1.0, "f1": 2 / 11, "jaccard": 0.1, "kappa": 0.0}
     )
@@ -50,7 +50,7 @@ def test_counts_are_summed_over_samples():
 
 def test_kappa_below_zero():
     # Opposite marks: observed 0, chance 1/2.
-    assert masks.agreement(table(("a b", "10")), table(("a b", "01"))).words.kappa.value == -1.0
+    assert agreement(table(("a b", "10")), table(("a b", "01"))).words.kappa.value == -1.0
 
 
 @pytest.mark.parametrize(
@@ -66,23 +66,21 @@ def test_kappa_below_zero():
     ],
 )
 def test_nothing_to_count(text, a, b, expected):
-    found = masks.agreement(table((text, a)), table((text, b)))
+    found = agreement(table((text, a)), table((text, b)))
     for scores in (found.characters, found.words):
         assert values(scores) == dict.fromkeys(NAMES, expected)
         assert scores.f1 == Estimate(expected, expected, expected)
 
 
 def test_empty_tables():
-    assert values(masks.agreement([], []).words) == dict.fromkeys(NAMES, 1.0)
+    assert values(agreement([], []).words) == dict.fromkeys(NAMES, 1.0)
 
 
 def random_tables(seed: int, count: int, samples: int = 30) -> list[list[dict]]:
     """Tables on the same answers, each with marks of its own."""
     generator = random.Random(seed)
     texts = [" ".join(generator.choice(("a", "bbb", "7", "作", "-")) for _ in range(9)) for _ in range(samples)]
-    return [
-        table(*((text, [generator.choice("001") for _ in masks.words(text)]) for text in texts)) for _ in range(count)
-    ]
+    return [table(*((text, [generator.choice("001") for _ in words(text)]) for text in texts)) for _ in range(count)]
 
 
 def naive_scores(a: list[dict], b: list[dict], unit: str) -> list[float]:
@@ -110,7 +108,7 @@ def test_bootstrap_equals_a_naive_loop(unit):
         often = dict(zip(names, generator.multinomial(len(names), [1 / len(names)] * len(names)), strict=True))
         chosen = [k for k, row in enumerate(a) for _ in range(often[groups[row["sample_id"]]])]
         resampled.append(naive_scores([a[k] for k in chosen], [b[k] for k in chosen], unit))
-    found = getattr(masks.agreement(a, b, groups, draws=250, seed=3), unit)
+    found = getattr(agreement(a, b, groups, draws=250, seed=3), unit)
     expected = zip(naive_scores(a, b, unit), *np.quantile(resampled, [0.025, 0.975], axis=0), strict=True)
     for name, (value, low, high) in zip(NAMES, expected, strict=True):
         estimate = getattr(found, name)
@@ -119,16 +117,16 @@ def test_bootstrap_equals_a_naive_loop(unit):
 
 def test_one_group_has_no_spread_and_many_have():
     a, b = random_tables(2, 2)
-    one = masks.agreement(a, b, {row["sample_id"]: "Ada" for row in a}).characters.f1
+    one = agreement(a, b, {row["sample_id"]: "Ada" for row in a}).characters.f1
     assert one.low == one.value == one.high
-    many = masks.agreement(a, b).characters.f1
+    many = agreement(a, b).characters.f1
     assert many.low < many.value == one.value < many.high
-    assert masks.agreement(a, b).characters.f1 == many  # the same again
+    assert agreement(a, b).characters.f1 == many  # the same again
 
 
 def test_symmetric_up_to_precision_and_recall():
     a, b = random_tables(3, 2)
-    one, other = masks.agreement(a, b).characters, masks.agreement(b, a).characters
+    one, other = agreement(a, b).characters, agreement(b, a).characters
     assert (one.precision, one.recall) == (other.recall, other.precision)
     assert (one.f1, one.jaccard, one.kappa) == (other.f1, other.jaccard, other.kappa)
     assert one.f1.value == pytest.approx(2 * one.jaccard.value / (1 + one.jaccard.value))
@@ -136,28 +134,28 @@ def test_symmetric_up_to_precision_and_recall():
 
 def test_arrow_tables_and_any_order_of_rows():
     a, b = random_tables(4, 2)
-    expected = masks.agreement(a, b)
-    arrow = pa.Table.from_pylist(a, schema=tables.SPANS)
-    assert masks.agreement(arrow, b[::-1]) == expected
+    expected = agreement(a, b)
+    arrow = pa.Table.from_pylist(a, schema=SPANS)
+    assert agreement(arrow, b[::-1]) == expected
 
 
 def test_difference_is_paired():
     a, b, reference = random_tables(5, 3)
     groups = {row["sample_id"]: row["sample_id"][-1] for row in a}
-    found = masks.agreement_difference(a, b, reference, groups).characters
-    first, second = (masks.agreement(some, reference, groups).characters for some in (a, b))
+    found = agreement_difference(a, b, reference, groups).characters
+    first, second = (agreement(some, reference, groups).characters for some in (a, b))
     assert found.f1.value == pytest.approx(first.f1.value - second.f1.value)
     assert found.f1.low < found.f1.value < found.f1.high
-    same = masks.agreement_difference(a, a, reference, groups).words
+    same = agreement_difference(a, a, reference, groups).words
     assert same.f1 == same.kappa == Estimate(0.0, 0.0, 0.0)
-    turned = masks.agreement_difference(b, a, reference, groups).characters
+    turned = agreement_difference(b, a, reference, groups).characters
     assert (turned.f1.low, turned.f1.high) == pytest.approx((-found.f1.high, -found.f1.low))
 
 
 def test_a_clear_difference_excludes_zero():
     (reference,) = random_tables(6, 1)
     wrong = [{**row, "unwanted": row["unwanted"] ^ (number % 3 == 0)} for number, row in enumerate(reference)]
-    assert masks.agreement_difference(reference, wrong, reference).characters.f1.low > 0.05
+    assert agreement_difference(reference, wrong, reference).characters.f1.low > 0.05
 
 
 @pytest.mark.parametrize(
@@ -175,12 +173,12 @@ def test_a_clear_difference_excludes_zero():
 def test_tables_of_other_words(change, message):
     rows = table(("One two", "10"), ("One two", "01"))
     with pytest.raises(UserError, match=message):
-        masks.agreement(rows, change(rows))
+        agreement(rows, change(rows))
     with pytest.raises(UserError, match="do not cover the same words"):
-        masks.agreement_difference(rows, change(rows), rows)
+        agreement_difference(rows, change(rows), rows)
 
 
 def test_a_sample_without_a_group():
     rows = table(("One two", "10"), ("One two", "01"))
     with pytest.raises(UserError, match="sample forget/0001 has no group"):
-        masks.agreement(rows, rows, {"forget/0000": "Ada"})
+        agreement(rows, rows, {"forget/0000": "Ada"})

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tif import masks
-from tif.alignment import Alignment, Tokens, alignment
+from tif.agreement.ranking import Alignment, Tokens, alignment
+from tif.words import words
 
 
 def test_by_hand():
@@ -51,6 +51,6 @@ def test_words_on_tokens():
     """The tokens "Bo", "rn", " in" and " Ulm." of two words: the highest score of the words that a token overlaps."""
     text = "Born in Ulm."
     tokens = Tokens({"a": text}, {"a": [(0, 2), (2, 4), (4, 7), (7, 12)]})
-    words = [{"start": a, "end": b, "score": s} for (a, b), s in zip(masks.words(text), (0.1, 0.2, 0.9, 0.0))]
-    assert tokens.scores({"a": words}) == {"a": [0.1, 0.1, 0.2, 0.9]}
+    rows = [{"start": a, "end": b, "score": s} for (a, b), s in zip(words(text), (0.1, 0.2, 0.9, 0.0))]
+    assert tokens.scores({"a": rows}) == {"a": [0.1, 0.1, 0.2, 0.9]}
     assert tokens.unwanted({"a": [(8, 11)]}) == {"a": [False, False, False, True]}

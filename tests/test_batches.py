@@ -7,9 +7,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from tif.batches import PromptFormat, collate, encode, micro_batches, token_budget
-from tif.errors import UserError
-from tif.logits import answer_tokens
+from tif.base.errors import UserError
+from tif.lm.batches import collate, encode, micro_batches, token_budget
+from tif.lm.logits import answer_tokens
+from tif.lm.prompts import PromptFormat
 from tif.methods import tpo
 
 TEMPLATE = (

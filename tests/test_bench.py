@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tif.batches import collate
+from tif.lm.batches import collate
 from tif.losses import logit_preference_loss, preservation_loss
 
 SCRIPT = Path(__file__).resolve().parent.parent / "bench" / "step.py"

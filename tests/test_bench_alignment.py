@@ -7,9 +7,14 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from tif import masks, models, tables
-from tif.errors import UserError
-from tif.reference import reference_rows
+from tif.base import tables
+from tif.base.errors import UserError
+from tif.benchmarks import SAMPLES
+from tif.lm import models
+from tif.reference import REFERENCE
+from tif.reference.table import reference_rows
+from tif.unlearning import TOKEN_WEIGHTS
+from tif.words import SPANS, span_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 PAIRS = [("Who is that old?", "Anna is 30."), ("Who lives there?", "Bert lives in Rome.")]
@@ -30,13 +35,13 @@ def folder(tmp_path, table, language_model, monkeypatch):
     forget = table("forget", PAIRS, gold_spans=GOLD)
     benchmark = {"forget": forget, "retain": table("retain", [("?", "Eve is 30."), ("?", "Dan lives in Rome.")])}
     for name, rows in benchmark.items():
-        tables.write(tmp_path / f"data/benchmark/{name}.parquet", rows, tables.SAMPLES)
+        tables.write(tmp_path / f"data/benchmark/{name}.parquet", rows, SAMPLES)
     tables.write_text(tmp_path / "data/benchmark/card.json", '{"name": "fictitious"}')
-    spans = [row for k, (_, text) in enumerate(PAIRS) for row in masks.span_rows(f"forget/{k:04d}", text, [(0, 4)])]
-    tables.write(tmp_path / "data/spans.parquet", spans, tables.SPANS)
+    spans = [row for k, (_, text) in enumerate(PAIRS) for row in span_rows(f"forget/{k:04d}", text, [(0, 4)])]
+    tables.write(tmp_path / "data/spans.parquet", spans, SPANS)
     reference = reference_rows(language_model, forget, progress=False)
-    tables.write(tmp_path / "data/reference.parquet", reference, tables.REFERENCE)
-    tables.write(tmp_path / "data/weights.parquet", [], tables.WEIGHTS)
+    tables.write(tmp_path / "data/reference.parquet", reference, REFERENCE)
+    tables.write(tmp_path / "data/weights.parquet", [], TOKEN_WEIGHTS)
     models.save(tmp_path / "data/models/target", language_model)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
@@ -49,10 +54,10 @@ def learned(folder, weight):
         {"epoch": epoch, **{name: row[name] for name in ("sample_id", "position", "start", "end")}}
         | {"weight": weight(row["start"]) if epoch else 0.5}
         for epoch in (0, 1)
-        for row in tables.read(folder / "data/reference.parquet", tables.REFERENCE).to_pylist()
+        for row in tables.read(folder / "data/reference.parquet", REFERENCE).to_pylist()
         if row["answer"] == "response"
     ]
-    tables.write(folder / "data/weights.parquet", rows, tables.WEIGHTS)
+    tables.write(folder / "data/weights.parquet", rows, TOKEN_WEIGHTS)
 
 
 @pytest.fixture
@@ -89,8 +94,8 @@ def test_identifiers_and_learned_weights_in_one_table(folder, align, capsys):
 def test_rows_about_something_else_stay(folder, align, capsys):
     first = align()
     assert "has no rows, as unlearn.method was none that learns weights" in capsys.readouterr().out
-    rows = [row for k, (_, text) in enumerate(PAIRS) for row in masks.span_rows(f"forget/{k:04d}", text, [(5, 7)])]
-    tables.write(folder / "mine.parquet", rows, tables.SPANS)
+    rows = [row for k, (_, text) in enumerate(PAIRS) for row in span_rows(f"forget/{k:04d}", text, [(5, 7)])]
+    tables.write(folder / "mine.parquet", rows, SPANS)
     both = align("--reference", "mine.parquet", "--identifier", "gold")
     assert list(both["reference"]) == ["gold"] * len(first) + ["mine"] * 2
     assert both.set_index("scores")["auroc"]["gold"] < 0.5, (
@@ -101,22 +106,22 @@ def test_rows_about_something_else_stay(folder, align, capsys):
 
 def test_tables_of_other_runs(folder, align):
     learned(folder, lambda start: 0.5)
-    weights = tables.read(folder / "data/weights.parquet", tables.WEIGHTS).to_pylist()
-    tables.write(folder / "data/weights.parquet", weights[:-3], tables.WEIGHTS)
+    weights = tables.read(folder / "data/weights.parquet", TOKEN_WEIGHTS).to_pylist()
+    tables.write(folder / "data/weights.parquet", weights[:-3], TOKEN_WEIGHTS)
     with pytest.raises(UserError, match=r"weights\.parquet does not have the tokens of .*forget/0001 differs"):
         align()
-    reference = tables.read(folder / "data/reference.parquet", tables.REFERENCE)
-    tables.write(folder / "data/reference.parquet", reference.slice(5), tables.REFERENCE)
-    forget = tables.read(folder / "data/benchmark/forget.parquet", tables.SAMPLES).to_pylist()
+    reference = tables.read(folder / "data/reference.parquet", REFERENCE)
+    tables.write(folder / "data/reference.parquet", reference.slice(5), REFERENCE)
+    forget = tables.read(folder / "data/benchmark/forget.parquet", SAMPLES).to_pylist()
     forget[1]["response"] += " Yes."
-    tables.write(folder / "data/benchmark/forget.parquet", forget, tables.SAMPLES)
+    tables.write(folder / "data/benchmark/forget.parquet", forget, SAMPLES)
     with pytest.raises(UserError, match=r"reference\.parquet is not of the answers.*forget/0001 differs"):
         align()
 
 
 def test_without_truth_and_reference(folder, align):
-    forget = tables.read(folder / "data/benchmark/forget.parquet", tables.SAMPLES).to_pylist()
-    tables.write(folder / "data/benchmark/forget.parquet", [{**r, "gold_spans": None} for r in forget], tables.SAMPLES)
+    forget = tables.read(folder / "data/benchmark/forget.parquet", SAMPLES).to_pylist()
+    tables.write(folder / "data/benchmark/forget.parquet", [{**r, "gold_spans": None} for r in forget], SAMPLES)
     with pytest.raises(UserError, match="fictitious does not know the truth; give an annotation with --reference"):
         align()
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tif import masks, params, tables
-from tif.benchmarks import fictitious
-from tif.errors import UserError
+from tif.base import params, tables
+from tif.base.errors import UserError
+from tif.benchmarks import SAMPLES, fictitious
 from tif.report.comparison import Comparison, compared_answers, fingerprint, read_comparison
+from tif.words import SPANS, span_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 PAIRS = [("Who is that old?", "Anna is 30."), ("Who lives there?", "Bert lives in Rome.")]
@@ -34,10 +35,10 @@ def folder(tmp_path, table, monkeypatch):
     tables.write(
         tmp_path / "data/benchmark/forget.parquet",
         table("forget", PAIRS, gold_spans=GOLD, group=people),
-        tables.SAMPLES,
+        SAMPLES,
     )
     retain = table("retain", [("?", "Eve is 30."), ("?", "Dan lives in Rome.")])
-    tables.write(tmp_path / "data/benchmark/retain.parquet", retain, tables.SAMPLES)
+    tables.write(tmp_path / "data/benchmark/retain.parquet", retain, SAMPLES)
     (tmp_path / "data/benchmark/card.json").write_text('{"name": "fictitious"}')
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -77,8 +78,7 @@ def test_the_whole_comparison_as_a_process(folder):
     assert done.returncode == 0, done.stderr
     comparison = read_comparison(folder / "metrics/identifiers.json")
     forget, retain = (
-        tables.read(folder / f"data/benchmark/{name}.parquet", tables.SAMPLES).to_pylist()
-        for name in ("forget", "retain")
+        tables.read(folder / f"data/benchmark/{name}.parquet", SAMPLES).to_pylist() for name in ("forget", "retain")
     )
     assert (comparison.benchmark, comparison.split) == ("fictitious", "forget")
     assert (comparison.rows, comparison.left_out) == (2, 0)
@@ -130,8 +130,8 @@ def test_another_reference_and_files_of_both_fields(compare, folder):
 
 
 def test_a_spans_table_as_a_file(compare, folder):
-    rows = [row for k, (_, text) in enumerate(PAIRS) for row in masks.span_rows(f"forget/{k:04d}", text, [(0, 4)])]
-    tables.write(folder / "mine.parquet", rows, tables.SPANS)
+    rows = [row for k, (_, text) in enumerate(PAIRS) for row in span_rows(f"forget/{k:04d}", text, [(0, 4)])]
+    tables.write(folder / "mine.parquet", rows, SPANS)
     table = compare("--file", "mine.parquet", "--identifier", "all").table
     assert [(line.identifier, line.f1) for line in table][:2] == [("gold", 1.0), ("mine", 1.0)]
 
@@ -140,15 +140,15 @@ def test_rows_that_an_identifier_was_fitted_on_are_left_out_for_all(compare, fol
     block = {"seed": 0, "people": 4, "questions": 12, "forget_share": 0.75, "real_authors": 1, "world_facts": 1}
     built, _ = fictitious.build(fictitious.Settings(**block, language="en", entanglement=0.0), None)
     for name in ("forget", "retain"):
-        tables.write(folder / f"data/benchmark/{name}.parquet", built[name], tables.SAMPLES)
+        tables.write(folder / f"data/benchmark/{name}.parquet", built[name], SAMPLES)
     labelled = [
         row
         for sample in built["forget"][:24]
-        for row in masks.span_rows(
+        for row in span_rows(
             sample["sample_id"], sample["response"], [(span["start"], span["end"]) for span in sample["gold_spans"]]
         )
     ]
-    tables.write(folder / "two.parquet", labelled, tables.SPANS)
+    tables.write(folder / "two.parquet", labelled, SPANS)
     options = ("-S", "distilled.annotation=two.parquet", "-S", "distilled.trees=3")
     comparison = compare(*options, "--identifier", "distilled", "--identifier", "all")
     assert (comparison.rows, comparison.left_out, comparison.groups) == (12, 24, 1)
@@ -160,7 +160,7 @@ def test_rows_that_an_identifier_was_fitted_on_are_left_out_for_all(compare, fol
     ]
     precision = {line.identifier: line.precision for line in comparison.table}["all"]
     assert precision == pytest.approx(sum(gold) / sum(letters), abs=1e-6)
-    tables.write(folder / "data/benchmark/forget.parquet", built["forget"][:24], tables.SAMPLES)
+    tables.write(folder / "data/benchmark/forget.parquet", built["forget"][:24], SAMPLES)
     with pytest.raises(UserError, match="labels the whole forget set"):
         compare(*options, "--identifier", "distilled")
 
@@ -176,7 +176,7 @@ def test_a_value_of_params_can_be_changed_and_a_source_given(compare, folder):
 
 
 def test_without_gold_and_reference_only_shares_are_compared(compare, folder, table):
-    tables.write(folder / "data/benchmark/forget.parquet", table("forget", PAIRS), tables.SAMPLES)
+    tables.write(folder / "data/benchmark/forget.parquet", table("forget", PAIRS), SAMPLES)
     comparison = compare("--identifier", "all", "--identifier", "frequency")
     assert comparison.reference is None
     assert [line.identifier for line in comparison.table] == ["all", "frequency"]
@@ -210,7 +210,7 @@ def test_without_gold_and_reference_only_shares_are_compared(compare, folder, ta
 def test_bad_input_is_one_message_and_writes_nothing(compare, folder, options, message):
     annotate(folder / "right.jsonl", [], [])
     annotate(folder / "other.jsonl", [], pairs=[("Another?", "Row.")])
-    tables.write(folder / "other.parquet", [], tables.SPANS)
+    tables.write(folder / "other.parquet", [], SPANS)
     with pytest.raises(UserError) as error:
         compare("--identifier", "frequency", *options)
     assert message in str(error.value)

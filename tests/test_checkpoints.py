@@ -13,19 +13,21 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import safetensors.torch
+import tif.unlearn
 import torch
 import transformers
 from pydantic import Field
 
-import tif.unlearn
-from tif import checkpoints, masks, selection, tables, trajectory
-from tif.adapters import Lora
-from tif.errors import UserError
+from tif.base.errors import UserError
+from tif.base.params import Block
+from tif.lm.adapters import Lora
 from tif.methods import atwu, tpo
-from tif.params import Block
-from tif.processes import Group
-from tif.reference import reference_rows
-from tif.unlearn import Settings, forget_examples, unlearn
+from tif.reference.table import reference_rows
+from tif.runs import checkpoints
+from tif.runs.processes import Group
+from tif.unlearning import selection, trajectory
+from tif.unlearning.run import Settings, forget_examples, unlearn
+from tif.words import SPANS, word_rows, words
 
 KEY = "0123456789abcdef" * 4
 TPO = tpo.Settings(beta=0.2, lambda_=0.05, retain=1.0)
@@ -64,11 +66,11 @@ def data(tiny, table, facts):
     forget, retain = table("forget", facts[:4]), table("retain", facts[4:])
     rows = []
     for sample_id, text in zip(forget["sample_id"].to_pylist(), forget["response"].to_pylist(), strict=True):
-        last = masks.words(text)[-2]
-        unwanted = [word == last for word in masks.words(text)]
-        rows += masks.word_rows(sample_id, text, unwanted, [float(flag) for flag in unwanted])
+        last = words(text)[-2]
+        unwanted = [word == last for word in words(text)]
+        rows += word_rows(sample_id, text, unwanted, [float(flag) for flag in unwanted])
     reference = reference_rows(tiny(), forget, progress=False)
-    spans = pa.Table.from_pylist(rows, schema=tables.SPANS)
+    spans = pa.Table.from_pylist(rows, schema=SPANS)
     return forget, retain, forget_examples(tiny(), forget, spans, reference), reference
 
 

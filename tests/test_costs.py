@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from tif import costs
+from tif.runs import costs
 
 
 def train(steps: int) -> None:

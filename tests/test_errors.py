@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tif import errors
-from tif.errors import UserError, first_line, run
+from tif.base import errors
+from tif.base.errors import UserError, first_line
+from tif.base.stage import run
 
 
 def stops(error: Exception):

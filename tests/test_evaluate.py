@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from tif import metrics, tables
-from tif.errors import UserError
-from tif.evaluate import SETS, Settings, evaluate
-from tif.finetune import token_mean
-from tif.generation import generate
-from tif.likelihood import Likelihoods, likelihoods, scored_rows
-from tif.scoring import Scores, encode_pairs, score
-from tif.train import Optimisation, train
+from tif.base import tables
+from tif.base.errors import UserError
+from tif.evaluation import EVALUATION
+from tif.evaluation.evaluate import SETS, Settings, evaluate
+from tif.evaluation.generation import generate
+from tif.finetune.scratch import token_mean
+from tif.lm.batches import encode_pairs
+from tif.metrics import all as metrics
+from tif.scores.tokens import Scores, score
+from tif.scores.truth_ratio import Likelihoods, likelihoods, scored_rows
+from tif.training.loop import Optimisation, train
 
 SETTINGS = Settings(retain_rows=2, new_tokens=6, batch=3)
 
@@ -63,8 +66,8 @@ def test_which_rows_there_are(rows, sets, tmp_path):
     assert len(rows) == len(expected)
     assert {(row["sample_id"], row["measure"]) for row in rows} == expected
     assert all((row["text"] is not None) == (row["measure"] == "rouge") for row in rows)
-    tables.write(tmp_path / "target.parquet", rows, tables.EVALUATION)
-    assert tables.read(tmp_path / "target.parquet", tables.EVALUATION).to_pylist() == rows
+    tables.write(tmp_path / "target.parquet", rows, EVALUATION)
+    assert tables.read(tmp_path / "target.parquet", EVALUATION).to_pylist() == rows
 
 
 def test_likelihood_measures_equal_answers_scored_alone(language_model, sets, value):

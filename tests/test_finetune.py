@@ -11,9 +11,12 @@ import huggingface_hub
 import pytest
 import torch
 
-from tif import finetune, models, params
-from tif.errors import UserError
-from tif.scoring import encode_pairs, score
+from tif.base import params
+from tif.base.errors import UserError
+from tif.finetune import scratch as finetune
+from tif.lm import models
+from tif.lm.batches import encode_pairs
+from tif.scores.tokens import score
 
 SCRATCH = {
     "kind": "scratch",

@@ -7,16 +7,16 @@ import torch
 from test_unlearn import TPO, settings, towns
 from transformers import PreTrainedModel
 
-from tif import adapters, logits, models
-from tif.batches import collate
-from tif.errors import UserError
-from tif.fit import Fit, check, fitted
-from tif.logits import answer_tokens
+from tif.base.errors import UserError
+from tif.base.params import Compute
+from tif.lm import adapters, logits, models
+from tif.lm.batches import collate
+from tif.lm.logits import answer_tokens
 from tif.methods import tpo
-from tif.params import Compute
-from tif.reference import reference_rows
-from tif.scoring import score
-from tif.unlearn import forget_examples, unlearn
+from tif.reference.table import reference_rows
+from tif.scores.tokens import score
+from tif.training.memory import Fit, check, fitted
+from tif.unlearning.run import forget_examples, unlearn
 
 LORA = adapters.Lora(rank=4, alpha=8.0, dropout=0.5, targets=["q_proj", "up_proj"])
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tif.generation import generate
+from tif.evaluation.generation import generate
 
 QUESTIONS = ["Where?", "Where was Ada Lind born, and in which town does she live now?", "Who?", "日本?", "", "Where?"]
 

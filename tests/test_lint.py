@@ -1,4 +1,4 @@
-"""What `masks.lint` finds, one kind at a time, in tables as broken as they come."""
+"""What `tif.agreement.lint` finds, one kind at a time, in tables as broken as they come."""
 
 from collections import Counter
 from pathlib import Path
@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tif import masks, tables
-from tif.annotations import read_json_lines
-from tif.masks import Finding
+from tif.agreement.lint import KINDS, Finding, lint
+from tif.identify.annotations import read_json_lines
+from tif.words import SPANS, span_rows
 
 REAL = Path(__file__).parents[2] / "shared" / "tofu"
 TEXTS = {"forget/0000": "Ann wrote Sea.", "forget/0001": "Yes, 30."}
@@ -45,32 +45,32 @@ REST = span(0, 3, "forget/0001")  # "Yes": keeps the second sample free of findi
     ],
 )
 def test_one_finding_of_each_kind(rows, kind, what):
-    (found,) = [some for some in masks.lint([*rows, REST], TEXTS) if some.kind != "share_outlier"]
+    (found,) = [some for some in lint([*rows, REST], TEXTS) if some.kind != "share_outlier"]
     assert found.kind == kind and what in found.what
     expected = "forget/0000" if kind != "unknown_sample" else str(rows[-1]["sample_id"])
     assert found.sample_id == expected
-    assert kind in masks.KINDS
+    assert kind in KINDS
 
 
 def test_a_good_table_has_none():
-    rows = [row for sample_id, text in TEXTS.items() for row in masks.span_rows(sample_id, text, [(0, 3)])]
-    assert masks.lint(rows, TEXTS) == []
-    assert masks.lint(pa.Table.from_pylist(rows, schema=tables.SPANS), TEXTS) == []
-    assert masks.lint([], {}) == []
+    rows = [row for sample_id, text in TEXTS.items() for row in span_rows(sample_id, text, [(0, 3)])]
+    assert lint(rows, TEXTS) == []
+    assert lint(pa.Table.from_pylist(rows, schema=SPANS), TEXTS) == []
+    assert lint([], {}) == []
 
 
 def test_offsets_may_be_any_integers():
     rows = [span(np.int64(0), np.int32(3)), REST]
-    assert masks.lint(rows, TEXTS) == []
+    assert lint(rows, TEXTS) == []
 
 
 def test_touching_spans_and_spans_over_several_words_are_fine():
-    assert masks.lint([span(4, 9), span(0, 3), span(9, 13), REST], TEXTS) == []
+    assert lint([span(4, 9), span(0, 3), span(9, 13), REST], TEXTS) == []
 
 
 def test_findings_follow_the_samples():
     rows = [span(5, 6, "forget/0001"), span(1, 2, "forget/0001"), span(1, 3), span(0, 1, "other")]
-    assert [(some.sample_id, some.kind) for some in masks.lint(rows, TEXTS)] == [
+    assert [(some.sample_id, some.kind) for some in lint(rows, TEXTS)] == [
         ("other", "unknown_sample"),
         ("forget/0000", "cuts_word"),
         ("forget/0001", "cuts_word"),
@@ -82,7 +82,7 @@ def shares(*marked: int) -> list[Finding]:
     """Samples of one word of 20 letters, of which so many are unwanted."""
     texts = {f"forget/{number:04d}": "a" * 20 for number in range(len(marked))}
     rows = [span(0, end, sample_id) for sample_id, end in zip(texts, marked, strict=True) if end]
-    return [some for some in masks.lint(rows, texts) if some.kind == "share_outlier"]
+    return [some for some in lint(rows, texts) if some.kind == "share_outlier"]
 
 
 def test_share_outliers_by_hand():
@@ -119,6 +119,6 @@ def test_published_spans(forget, without):
         for sample_id, spans in zip(texts, annotation.values(), strict=True)
         for start, end in spans
     ]
-    kinds = Counter(some.kind for some in masks.lint(rows, texts))
+    kinds = Counter(some.kind for some in lint(rows, texts))
     assert kinds["without_unwanted"] == without
     assert not {"unknown_sample", "outside"} & set(kinds)

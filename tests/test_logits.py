@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import GPTJConfig, GPTJForCausalLM
 
-from tif import logits as logits_module
-from tif.batches import collate, encode
-from tif.errors import UserError
-from tif.logits import answer_tokens
+from tif.base.errors import UserError
+from tif.lm import logits as logits_module
+from tif.lm.batches import collate, encode
+from tif.lm.logits import answer_tokens
 
 
 @pytest.fixture(scope="module")

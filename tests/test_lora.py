@@ -17,15 +17,19 @@ from safetensors.torch import load_file
 from test_unlearn import TPO, settings, towns
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tif import adapters, checkpoints, evaluate, models, tables
-from tif.adapters import Lora
-from tif.errors import UserError
+from tif.base import tables
+from tif.base.errors import UserError
+from tif.base.params import validate
+from tif.benchmarks import SAMPLES
+from tif.evaluation import EVALUATION, evaluate
+from tif.lm import adapters, models
+from tif.lm.adapters import Lora
+from tif.lm.models import LanguageModel
 from tif.methods import rmu, tpo
-from tif.models import LanguageModel
-from tif.params import validate
-from tif.processes import Group
-from tif.reference import reference_rows
-from tif.unlearn import Settings, forget_examples, unlearn
+from tif.reference.table import reference_rows
+from tif.runs import checkpoints
+from tif.runs.processes import Group
+from tif.unlearning.run import Settings, forget_examples, unlearn
 
 ROOT = Path(__file__).resolve().parents[1]
 LORA = Lora(rank=4, alpha=8, dropout=0.25, targets=["q_proj", "mlp.up_proj"])
@@ -280,9 +284,9 @@ def test_a_run_that_stops_goes_on_to_the_same_bits(tiny, forget, retain, tmp_pat
 def pipeline(copy, forget, retain, table, facts, tmp_path) -> Path:
     """A folder that the evaluate stage can run in."""
     for name, rows in {"forget": forget, "retain": retain}.items():
-        tables.write(tmp_path / f"data/benchmark/{name}.parquet", rows, tables.SAMPLES)
+        tables.write(tmp_path / f"data/benchmark/{name}.parquet", rows, SAMPLES)
     for name in ("real_authors", "world_facts"):
-        tables.write(tmp_path / f"data/benchmark/{name}.parquet", table(name, facts[:2]), tables.SAMPLES)
+        tables.write(tmp_path / f"data/benchmark/{name}.parquet", table(name, facts[:2]), SAMPLES)
     shutil.move(copy.parent, tmp_path / "data/models")
     (tmp_path / "data/none").touch()
     yaml = YAML()
@@ -298,7 +302,7 @@ def test_the_evaluate_stage_reads_adapter_and_target(pipeline, adapted):
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, cwd=pipeline, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found = tables.read(pipeline / "data/evaluation/unlearned.parquet", tables.EVALUATION).to_pylist()
-    sets = {name: tables.read(pipeline / f"data/benchmark/{name}.parquet", tables.SAMPLES) for name in evaluate.SETS}
+    found = tables.read(pipeline / "data/evaluation/unlearned.parquet", EVALUATION).to_pylist()
+    sets = {name: tables.read(pipeline / f"data/benchmark/{name}.parquet", SAMPLES) for name in evaluate.SETS}
     expected = evaluate.evaluate(adapted, sets, evaluate.Settings(retain_rows=2, new_tokens=4, batch=4), False)
     assert found == expected

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from tif import masks
+from tif.words import is_punctuation, overlapping, project, soften, span_rows, word_rows, words
 
 TEXTS = [
     "",
@@ -35,12 +35,12 @@ TEXTS = [
     ],
 )
 def test_words(text, expected):
-    assert [text[start:end] for start, end in masks.words(text)] == expected
+    assert [text[start:end] for start, end in words(text)] == expected
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_words_are_in_order_and_cover_all_but_white_space(text):
-    spans = masks.words(text)
+    spans = words(text)
     assert all(start < end for start, end in spans)
     assert all(before[1] <= after[0] for before, after in pairwise(spans))
     covered = {i for start, end in spans for i in range(start, end)}
@@ -74,7 +74,7 @@ def test_words_are_in_order_and_cover_all_but_white_space(text):
     ],
 )
 def test_project(text, spans, offsets, expected):
-    assert masks.project(text, spans, offsets) == expected
+    assert project(text, spans, offsets) == expected
 
 
 def random_ranges(generator, length, count):
@@ -91,15 +91,15 @@ def test_project_equals_the_definition(text):
             any(not text[i].isspace() for a, b in spans for i in range(max(start, a), min(end, b)))
             for start, end in offsets
         ]
-        assert masks.project(text, spans, offsets) == expected
+        assert project(text, spans, offsets) == expected
 
 
 @pytest.mark.parametrize("bad", [(-1, 2), (2, 1), (0, 4), (4, 4)])
 def test_ranges_outside_the_text(bad):
     with pytest.raises(ValueError, match="outside the answer of 3 characters"):
-        masks.project("abc", [bad], [(0, 3)])
+        project("abc", [bad], [(0, 3)])
     with pytest.raises(ValueError, match="outside the answer of 3 characters"):
-        masks.project("abc", [(0, 3)], [bad])
+        project("abc", [(0, 3)], [bad])
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_ranges_outside_the_text(bad):
     ],
 )
 def test_soften(text, scored, offsets, expected):
-    assert masks.soften(text, scored, offsets) == expected
+    assert soften(text, scored, offsets) == expected
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -129,52 +129,52 @@ def test_soften_equals_the_definition_and_agrees_with_project(text):
     """The highest score of a word that shares a non-space character with the token; for 0 and 1 it is `project`."""
     generator = random.Random(1)
     for _ in range(30):
-        words = masks.words(text)
-        scored = [(start, end, generator.random()) for start, end in words]
+        found = words(text)
+        scored = [(start, end, generator.random()) for start, end in found]
         offsets = random_ranges(generator, len(text), 5)
         expected = [
             max((s for a, b, s in scored for i in range(max(x, a), min(y, b)) if not text[i].isspace()), default=0.0)
             for x, y in offsets
         ]
-        assert masks.soften(text, scored, offsets) == expected
+        assert soften(text, scored, offsets) == expected
         flags = [(a, b, float(s > 0.5)) for a, b, s in scored]
-        marked = masks.project(text, [(a, b) for a, b, flag in flags if flag], offsets)
-        assert masks.soften(text, flags, offsets) == [float(flag) for flag in marked]
+        marked = project(text, [(a, b) for a, b, flag in flags if flag], offsets)
+        assert soften(text, flags, offsets) == [float(flag) for flag in marked]
 
 
 @pytest.mark.parametrize("bad", [(-1, 2), (2, 1), (0, 4), (4, 4)])
 def test_soften_of_ranges_outside_the_text(bad):
     with pytest.raises(ValueError, match="outside the answer of 3 characters"):
-        masks.soften("abc", [(*bad, 0.5)], [(0, 3)])
+        soften("abc", [(*bad, 0.5)], [(0, 3)])
     with pytest.raises(ValueError, match="outside the answer of 3 characters"):
-        masks.soften("abc", [(0, 3, 0.5)], [bad])
+        soften("abc", [(0, 3, 0.5)], [bad])
 
 
 def test_overlapping_is_one_flag_a_word():
     text = "Anna, born in New York"
     # The second span, "ew ", ends before York.
-    assert masks.overlapping(text, [(4, 6), (15, 18)]) == [False, True, False, False, True, False]
+    assert overlapping(text, [(4, 6), (15, 18)]) == [False, True, False, False, True, False]
 
 
 @pytest.mark.parametrize(
     ("text", "expected"), [("...", True), ("", True), ("—’", True), ("a.", False), ("7", False), ("作", False)]
 )
 def test_is_punctuation(text, expected):
-    assert masks.is_punctuation(text) is expected
+    assert is_punctuation(text) is expected
 
 
 def test_word_rows():
-    rows = masks.word_rows("forget/0001", "Hi you", [False, True], [0.25, 1.0])
+    rows = word_rows("forget/0001", "Hi you", [False, True], [0.25, 1.0])
     assert rows == [
         {"sample_id": "forget/0001", "start": 0, "end": 2, "text": "Hi", "unwanted": False, "score": 0.25},
         {"sample_id": "forget/0001", "start": 3, "end": 6, "text": "you", "unwanted": True, "score": 1.0},
     ]
     with pytest.raises(ValueError, match="zip"):
-        masks.word_rows("forget/0001", "Hi you", [True], [1.0])
+        word_rows("forget/0001", "Hi you", [True], [1.0])
 
 
 def test_span_rows_mark_the_words_that_a_span_touches():
-    rows = masks.span_rows("forget/0001", "Hi you.", [(4, 5)])
+    rows = span_rows("forget/0001", "Hi you.", [(4, 5)])
     assert [(row["text"], row["unwanted"], row["score"]) for row in rows] == [
         ("Hi", False, 0.0), ("you", True, 1.0), (".", False, 0.0)
     ]  # fmt: skip

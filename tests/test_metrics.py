@@ -6,7 +6,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from scipy.stats import ks_2samp
 
-from tif import metrics
+from tif.metrics import all as metrics
 
 
 def test_truth_ratio_by_hand():

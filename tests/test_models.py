@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from tif import models
-from tif.errors import UserError
-from tif.models import LanguageModel
-from tif.params import Compute
+from tif.base.errors import UserError
+from tif.base.params import Compute
+from tif.lm import models
+from tif.lm.models import LanguageModel
 
 
 @pytest.fixture(scope="module")

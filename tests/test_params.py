@@ -6,9 +6,9 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
-from tif import params
-from tif.errors import UserError
-from tif.params import Block
+from tif.base import params
+from tif.base.errors import UserError
+from tif.base.params import Block
 
 
 class Tpo(Block):

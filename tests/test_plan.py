@@ -24,12 +24,16 @@ from transformers import (
     Qwen3Config,
 )
 
-from tif import adapters, models, plan, plan_report, tables
-from tif.adapters import Lora
-from tif.errors import UserError
+from tif.base import tables
+from tif.base.errors import UserError
+from tif.benchmarks import SAMPLES
+from tif.lm import adapters, models
+from tif.lm.adapters import Lora
+from tif.lm.batches import encode_pairs
 from tif.methods import Needs
-from tif.scoring import encode_pairs
-from tif.unlearn import Settings
+from tif.plan import memory as plan
+from tif.plan import report as plan_report
+from tif.unlearning.run import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPES = ROOT / "bench/shapes"
@@ -256,7 +260,7 @@ def pipeline(tmp_path, language_model, table, facts) -> Path:
     """A target model and its samples."""
     models.save(tmp_path / "data/models/target", language_model)
     for name, pairs in {"forget": facts[:3], "retain": facts[3:]}.items():
-        tables.write(tmp_path / f"data/benchmark/{name}.parquet", table(name, pairs), tables.SAMPLES)
+        tables.write(tmp_path / f"data/benchmark/{name}.parquet", table(name, pairs), SAMPLES)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     (tmp_path / "data/none").touch()
     return tmp_path
@@ -302,7 +306,7 @@ def test_a_hub_tokenizer_out_of_reach_is_done_without(pipeline, language_model):
 
 
 def test_an_empty_forget_set(pipeline, table):
-    tables.write(pipeline / "data/benchmark/forget.parquet", table("forget", []), tables.SAMPLES)
+    tables.write(pipeline / "data/benchmark/forget.parquet", table("forget", []), SAMPLES)
     with pytest.raises(UserError, match=r"--plan: .*benchmark/forget\.parquet has no rows: there is nothing to forget"):
         report(None, pipeline)
 

@@ -14,9 +14,13 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from tif import masks, models, processes, tables
-from tif.errors import UserError
-from tif.params import Compute
+from tif.base import tables
+from tif.base.errors import UserError
+from tif.base.params import Compute
+from tif.benchmarks import SAMPLES
+from tif.lm import models
+from tif.runs import processes
+from tif.words import SPANS, word_rows, words
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {
@@ -58,12 +62,12 @@ def folder(tmp_path_factory, tiny, table, facts) -> Path:
     )
     rows = []
     for sample_id, text in zip(forget["sample_id"].to_pylist(), forget["response"].to_pylist(), strict=True):
-        last = masks.words(text)[-2]
-        unwanted = [word == last for word in masks.words(text)]
-        rows += masks.word_rows(sample_id, text, unwanted, [float(flag) for flag in unwanted])
-    tables.write(folder / "forget.parquet", forget, tables.SAMPLES)
-    tables.write(folder / "retain.parquet", retain, tables.SAMPLES)
-    tables.write(folder / "spans.parquet", pa.Table.from_pylist(rows, schema=tables.SPANS), tables.SPANS)
+        last = words(text)[-2]
+        unwanted = [word == last for word in words(text)]
+        rows += word_rows(sample_id, text, unwanted, [float(flag) for flag in unwanted])
+    tables.write(folder / "forget.parquet", forget, SAMPLES)
+    tables.write(folder / "retain.parquet", retain, SAMPLES)
+    tables.write(folder / "spans.parquet", pa.Table.from_pylist(rows, schema=SPANS), SPANS)
     yaml = YAML()
     blocks = yaml.load(ROOT / "params.yaml")
     blocks["atwu"]["every"] = 1

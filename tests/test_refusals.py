@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from tif.refusals import REFUSALS, refusal
+from tif.reference.refusals import REFUSALS, refusal
 
 
 def test_pairing_is_stable():

@@ -9,14 +9,19 @@ from pathlib import Path
 import pytest
 from scipy.stats import ks_2samp
 
-from tif import masks, metrics, tables
-from tif.alignment import Alignment
-from tif.errors import UserError
+from tif.agreement.ranking import Alignment
+from tif.base import tables
+from tif.base.errors import UserError
+from tif.benchmarks import SAMPLES
+from tif.evaluation import EVALUATION
+from tif.metrics import all as metrics
 from tif.report import answers, page, results
 from tif.report.build import build
 from tif.report.comparison import Line, fingerprint
 from tif.report.trajectory import best_epoch, read_trajectory
 from tif.report.weights import MeanWeight, read_weights
+from tif.unlearning import TOKEN_WEIGHTS, TRAJECTORY
+from tif.words import SPANS, words
 
 STAGE = Path(__file__).parents[1] / "stages" / "report.py"
 FORGET = ["forget/0000", "forget/0001", "forget/0002", "forget/0003"]
@@ -71,14 +76,14 @@ def trajectory():
         rows += [(epoch, FORGET[1], "unwanted_logprob_drop", 0.5 * epoch)]
         rows += [(epoch, "retain/0007", "truth_ratio", 0.25), (epoch, "retain/0009", "truth_ratio", 2.0)]
         rows += [(epoch, "retain/0007", "probability", 0.75), (epoch, "retain/0009", "probability", 0.25)]
-    return [dict(zip(tables.TRAJECTORY.names, item, strict=True)) for item in rows]
+    return [dict(zip(TRAJECTORY.names, item, strict=True)) for item in rows]
 
 
 def spans():
     return [
         {"sample_id": k, "start": a, "end": b, "text": t[a:b], "unwanted": t[a:b] in UNWANTED, "score": 0.5}
         for k, t in RESPONSES.items()
-        for a, b in masks.words(t)
+        for a, b in words(t)
     ]
 
 
@@ -114,7 +119,7 @@ def write_comparison(root, content):
 
 
 def write_evaluation(root, model, rows):
-    tables.write(root / f"data/evaluation/{model}.parquet", rows, tables.EVALUATION)
+    tables.write(root / f"data/evaluation/{model}.parquet", rows, EVALUATION)
 
 
 def learned():
@@ -124,24 +129,24 @@ def learned():
     """
     rows = []
     for key, text in RESPONSES.items():
-        tokens = [*masks.words(text.replace("in Lagos", "in_Lagos")), (len(text), len(text))]
+        tokens = [*words(text.replace("in Lagos", "in_Lagos")), (len(text), len(text))]
         for epoch, unwanted, general in ((0, 0.5, 0.5), (1, 0.75, 0.25), (2, 0.875, 0.125)):
             for k, (start, end) in enumerate(tokens):
                 weight = unwanted if text[start:end].split(" ")[-1] in UNWANTED else general
                 row = (epoch, key, 9 + k, start, end, weight if start < end else 1.0)
-                rows.append(dict(zip(tables.WEIGHTS.names, row, strict=True)))
+                rows.append(dict(zip(TOKEN_WEIGHTS.names, row, strict=True)))
     return rows
 
 
 def write_gold(root, found):
     """The forget table with gold spans: `found` maps sample_id to the text that is gold; no other sample has any."""
     path = root / "data/benchmark/forget.parquet"
-    rows = tables.read(path, tables.SAMPLES).to_pylist()
+    rows = tables.read(path, SAMPLES).to_pylist()
     for row in rows:
         start = row["response"].find(found.get(row["sample_id"], "?"))
         size = len(found.get(row["sample_id"], ""))
         row["gold_spans"] = [{"start": start, "end": start + size}] if size else []
-    tables.write(path, rows, tables.SAMPLES)
+    tables.write(path, rows, SAMPLES)
 
 
 def section(root):
@@ -158,13 +163,13 @@ def root(tmp_path):
         for key, text in RESPONSES.items()
     ]
     retain = [{"split": "retain80", "group": "Bo Marek", "prompt": "Question?", **row} for row in RETAIN]
-    tables.write(tmp_path / "data/benchmark/forget.parquet", forget, tables.SAMPLES)
-    tables.write(tmp_path / "data/benchmark/retain.parquet", retain, tables.SAMPLES)
+    tables.write(tmp_path / "data/benchmark/forget.parquet", forget, SAMPLES)
+    tables.write(tmp_path / "data/benchmark/retain.parquet", retain, SAMPLES)
     card = {"name": "tiny", "source": "<i>here</i>", "revision": None, "counts": {"forget": 4}}
     tables.write_text(tmp_path / "data/benchmark/card.json", json.dumps(card))
-    tables.write(tmp_path / "data/spans.parquet", spans(), tables.SPANS)
-    tables.write(tmp_path / "data/trajectory.parquet", trajectory(), tables.TRAJECTORY)
-    tables.write(tmp_path / "data/weights.parquet", [], tables.WEIGHTS)
+    tables.write(tmp_path / "data/spans.parquet", spans(), SPANS)
+    tables.write(tmp_path / "data/trajectory.parquet", trajectory(), TRAJECTORY)
+    tables.write(tmp_path / "data/weights.parquet", [], TOKEN_WEIGHTS)
     identified = {"method": "frequency", "unwanted_share": 0.3125, "agreement": {"f1": 0.625}}
     tables.write_text(tmp_path / "metrics/identify.json", json.dumps(identified))
     write_comparison(tmp_path, comparison())
@@ -230,7 +235,7 @@ def test_best_epoch_is_the_one_of_highest_forget_quality(root):
 
 def test_trajectory_without_unwanted_words_leaves_the_cell_empty(root):
     rows = [r for r in trajectory() if r["measure"] != "unwanted_logprob_drop"]
-    tables.write(root / "data/trajectory.parquet", rows, tables.TRAJECTORY)
+    tables.write(root / "data/trajectory.parquet", rows, TRAJECTORY)
     build(root)
     found = list(csv.DictReader((root / "metrics/plots/trajectory.csv").open()))
     assert [r["unwanted_logprob_drop"] for r in found] == ["", "", ""]
@@ -252,7 +257,7 @@ def test_two_runs_write_the_same_bytes_in_any_order_of_rows(root, tmp_path_facto
     assert written(root) == first
     for model in results.MODELS:
         write_evaluation(root, model, evaluation(model)[::-1])
-    tables.write(root / "data/trajectory.parquet", trajectory()[::-1], tables.TRAJECTORY)
+    tables.write(root / "data/trajectory.parquet", trajectory()[::-1], TRAJECTORY)
     build(root)
     assert written(root) == first
     assert set(first) == {
@@ -380,8 +385,8 @@ def test_comparison_of_another_forget_set_is_one_line(root):
 
 def test_comparison_with_another_retain_set_is_not_shown(root):
     path = root / "data/benchmark/retain.parquet"
-    rows = tables.read(path, tables.SAMPLES).to_pylist()
-    tables.write(path, [{**rows[0], "response": "Bo Marek writes plays."}], tables.SAMPLES)
+    rows = tables.read(path, SAMPLES).to_pylist()
+    tables.write(path, [{**rows[0], "response": "Bo Marek writes plays."}], SAMPLES)
     build(root)
     assert "another forget or retain set" in (root / "metrics/report.html").read_text(encoding="utf-8")
 
@@ -426,9 +431,9 @@ def test_without_learned_weights_there_is_no_section(root):
 
 def test_learned_weights_by_hand(root):
     """Gold of answer 1 is "father", which the weights miss; answer 3 has no gold span and is left out."""
-    tables.write(root / "data/weights.parquet", learned(), tables.WEIGHTS)
+    tables.write(root / "data/weights.parquet", learned(), TOKEN_WEIGHTS)
     write_gold(root, {"forget/0000": "crime", "forget/0001": "father", "forget/0002": "Lagos"})
-    forget = tables.read(root / "data/benchmark/forget.parquet", tables.SAMPLES).to_pylist()
+    forget = tables.read(root / "data/benchmark/forget.parquet", SAMPLES).to_pylist()
     grouped = {key: [span for span in spans() if span["sample_id"] == key] for key in RESPONSES}
     found = read_weights(root / "data/weights.parquet", forget, grouped, "frequency", 2)
     # "father" is level with 4 others and below 3 (Real Estate Agent): AUROC (4 / 2) / 7, and all 8 rank as high
@@ -455,7 +460,7 @@ def test_learned_weights_by_hand(root):
 
 
 def test_learned_weights_on_the_page(root):
-    tables.write(root / "data/weights.parquet", learned(), tables.WEIGHTS)
+    tables.write(root / "data/weights.parquet", learned(), TOKEN_WEIGHTS)
     write_gold(root, {"forget/0000": "<b>novels", "forget/0002": "Lagos"})
     text = section(root)
     parsed = Page((root / "metrics/report.html").read_text(encoding="utf-8"))
@@ -470,7 +475,7 @@ def test_learned_weights_on_the_page(root):
 
 
 def test_learned_weights_where_the_truth_is_not_known(root):
-    tables.write(root / "data/weights.parquet", learned(), tables.WEIGHTS)
+    tables.write(root / "data/weights.parquet", learned(), TOKEN_WEIGHTS)
     text = section(root)
     assert "The truth is not known here, so <em>frequency</em>" in text
     assert "scores of frequency" not in text
@@ -479,7 +484,7 @@ def test_learned_weights_where_the_truth_is_not_known(root):
 
 def test_nothing_to_align_with(root):
     """No answer has a gold span: no alignment, no curve of UW, and still a page."""
-    tables.write(root / "data/weights.parquet", learned(), tables.WEIGHTS)
+    tables.write(root / "data/weights.parquet", learned(), TOKEN_WEIGHTS)
     write_gold(root, {})
     assert '<th scope="row">learned weights</th><td>–</td>' in section(root)
 
@@ -496,7 +501,7 @@ def test_nothing_to_align_with(root):
     ],
 )
 def test_bad_weights(root, change, message):
-    tables.write(root / "data/weights.parquet", change(learned()), tables.WEIGHTS)
+    tables.write(root / "data/weights.parquet", change(learned()), TOKEN_WEIGHTS)
     before = written(root)
     with pytest.raises(UserError, match=rf"weights\.parquet: .*{message}.*dvc repro -f unlearn"):
         build(root)
@@ -610,7 +615,7 @@ def test_bad_evaluation(root, model, change, message):
     ],
 )
 def test_bad_trajectory(root, change, message):
-    tables.write(root / "data/trajectory.parquet", change(trajectory()), tables.TRAJECTORY)
+    tables.write(root / "data/trajectory.parquet", change(trajectory()), TRAJECTORY)
     with pytest.raises(UserError, match=rf"trajectory\.parquet.*{message}.*dvc repro -f unlearn"):
         build(root)
 
@@ -626,7 +631,7 @@ def test_bad_trajectory(root, change, message):
     ],
 )
 def test_bad_spans(root, change, message):
-    tables.write(root / "data/spans.parquet", change(spans()), tables.SPANS)
+    tables.write(root / "data/spans.parquet", change(spans()), SPANS)
     with pytest.raises(UserError, match=rf"spans\.parquet.*dvc repro -f identify.*{message}"):
         build(root)
 
@@ -640,6 +645,6 @@ def test_bad_json(root, name, content, message):
 
 
 def test_empty_forget_table(root):
-    tables.write(root / "data/benchmark/forget.parquet", [], tables.SAMPLES)
+    tables.write(root / "data/benchmark/forget.parquet", [], SAMPLES)
     with pytest.raises(UserError, match=r"forget\.parquet holds no rows"):
         build(root)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from tif import scoring
-from tif.scoring import Scores, encode_pairs, score
+from tif.lm.batches import encode_pairs
+from tif.scores import tokens as scoring
+from tif.scores.tokens import Scores, score
 
 
 @pytest.fixture(scope="module")

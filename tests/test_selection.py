@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tif.selection import Best, best, standings
+from tif.unlearning.selection import Best, best, standings
 
 FORGET = {"forget/0", "forget/1"}
 

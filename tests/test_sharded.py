@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file
 from test_processes import SETTINGS, environment, folder  # noqa: F401  (a fixture)
 
-from tif import models, processes
-from tif.errors import UserError
-from tif.fit import Fit, check
-from tif.params import Compute
+from tif.base.errors import UserError
+from tif.base.params import Compute
+from tif.lm import models
+from tif.runs import processes
+from tif.training.memory import Fit, check
 
 LORA = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "targets": ["q_proj", "up_proj"]}
 

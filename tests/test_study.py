@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from dvc.utils.hydra import to_hydra_overrides
 
-from tif import params
-from tif.errors import UserError
+from tif.base import params
+from tif.base.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("runs", "study_plan", "study_clones", "study_runs", "study_table", "study_tuning", "study_figure", "study")

@@ -4,8 +4,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tif import tables
-from tif.errors import UserError
+from tif.base import tables
+from tif.base.errors import UserError
+from tif.benchmarks import SAMPLES
+from tif.words import SPANS
 
 ROWS = [
     {"sample_id": "forget/0000", "start": 0, "end": 3, "text": "她是谁", "unwanted": True, "score": 0.5},
@@ -22,10 +24,10 @@ def test_every_column_has_a_meaning_and_every_table_a_key(name):
 
 
 def test_round_trip(tmp_path):
-    tables.write(tmp_path / "spans.parquet", ROWS, tables.SPANS)
-    table = tables.read(tmp_path / "spans.parquet", tables.SPANS)
+    tables.write(tmp_path / "spans.parquet", ROWS, SPANS)
+    table = tables.read(tmp_path / "spans.parquet", SPANS)
     assert table.to_pylist() == ROWS
-    assert table.schema.types == tables.SPANS.types
+    assert table.schema.types == SPANS.types
 
 
 def test_nested_columns_and_nulls_survive(tmp_path):
@@ -41,26 +43,26 @@ def test_nested_columns_and_nulls_survive(tmp_path):
         "gold_spans": [{"start": 0, "end": 1}],
     }
     rows = [row, {**row, "perturbed_responses": None, "gold_spans": None}, {**row, "gold_spans": []}]
-    tables.write(tmp_path / "a.parquet", rows, tables.SAMPLES)
-    assert tables.read(tmp_path / "a.parquet", tables.SAMPLES).to_pylist() == rows
+    tables.write(tmp_path / "a.parquet", rows, SAMPLES)
+    assert tables.read(tmp_path / "a.parquet", SAMPLES).to_pylist() == rows
 
 
 def test_rows_columns_and_arrow_give_the_same_bytes(tmp_path):
-    columns = {name: [row[name] for row in ROWS] for name in tables.SPANS.names}
-    arrow = pa.table({name: columns[name] for name in reversed(tables.SPANS.names)})
+    columns = {name: [row[name] for row in ROWS] for name in SPANS.names}
+    arrow = pa.table({name: columns[name] for name in reversed(SPANS.names)})
     for index, rows in enumerate((ROWS, columns, arrow, ROWS)):
-        tables.write(tmp_path / f"{index}.parquet", rows, tables.SPANS, {"identifier": "gold"})
+        tables.write(tmp_path / f"{index}.parquet", rows, SPANS, {"identifier": "gold"})
     contents = [(tmp_path / f"{index}.parquet").read_bytes() for index in range(4)]
     assert contents[0] == contents[1] == contents[2] == contents[3]
 
 
 def test_metadata_is_kept(tmp_path):
-    tables.write(tmp_path / "a.parquet", ROWS, tables.SPANS, {"identifier": "gold", "settings": '{"x": 1}'})
+    tables.write(tmp_path / "a.parquet", ROWS, SPANS, {"identifier": "gold", "settings": '{"x": 1}'})
     assert pq.read_schema(tmp_path / "a.parquet").metadata == {b"identifier": b"gold", b"settings": b'{"x": 1}'}
 
 
 def test_folders_are_made_and_nothing_else_is_left(tmp_path):
-    tables.write(tmp_path / "data" / "deep" / "a.parquet", ROWS, tables.SPANS)
+    tables.write(tmp_path / "data" / "deep" / "a.parquet", ROWS, SPANS)
     tables.write_text(tmp_path / "data" / "deep" / "a.txt", "höher\n")
     assert sorted(path.name for path in (tmp_path / "data" / "deep").iterdir()) == ["a.parquet", "a.txt"]
     assert (tmp_path / "data" / "deep" / "a.txt").read_bytes() == b"h\xc3\xb6her\n"
@@ -68,7 +70,7 @@ def test_folders_are_made_and_nothing_else_is_left(tmp_path):
 
 def test_a_null_where_a_value_must_be(tmp_path):
     with pytest.raises(UserError, match=r"a\.parquet: column 'text' has rows without a value"):
-        tables.write(tmp_path / "a.parquet", [{**ROWS[0], "text": None}], tables.SPANS)
+        tables.write(tmp_path / "a.parquet", [{**ROWS[0], "text": None}], SPANS)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -97,13 +99,13 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
 
 def test_read_without_a_file(tmp_path):
     with pytest.raises(UserError, match=r"a\.parquet is missing"):
-        tables.read(tmp_path / "a.parquet", tables.SPANS)
+        tables.read(tmp_path / "a.parquet", SPANS)
 
 
 def test_read_a_file_that_is_no_table(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 no table")
     with pytest.raises(UserError, match=r"a\.parquet is not a readable Parquet file"):
-        tables.read(tmp_path / "a.parquet", tables.SPANS)
+        tables.read(tmp_path / "a.parquet", SPANS)
 
 
 @pytest.mark.parametrize(
@@ -118,13 +120,13 @@ def test_read_a_file_that_is_no_table(tmp_path):
     ],
 )
 def test_read_a_wrong_column(tmp_path, change, message):
-    plain = pa.Table.from_pylist(ROWS, schema=pa.schema([(field.name, field.type) for field in tables.SPANS]))
+    plain = pa.Table.from_pylist(ROWS, schema=pa.schema([(field.name, field.type) for field in SPANS]))
     pq.write_table(change(plain), tmp_path / "a.parquet")
     with pytest.raises(UserError, match=message):
-        tables.read(tmp_path / "a.parquet", tables.SPANS)
+        tables.read(tmp_path / "a.parquet", SPANS)
 
 
 def test_read_leaves_out_columns_that_are_not_in_the_schema(tmp_path):
-    extra = pa.Table.from_pylist(ROWS, schema=tables.SPANS).append_column("note", pa.array(["x", "y"]))
+    extra = pa.Table.from_pylist(ROWS, schema=SPANS).append_column("note", pa.array(["x", "y"]))
     pq.write_table(extra, tmp_path / "a.parquet")
-    assert tables.read(tmp_path / "a.parquet", tables.SPANS).column_names == tables.SPANS.names
+    assert tables.read(tmp_path / "a.parquet", SPANS).column_names == SPANS.names

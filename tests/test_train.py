@@ -5,12 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tif.batches import collate
-from tif.errors import UserError
-from tif.finetune import token_mean
-from tif.logits import answer_tokens
-from tif.scoring import encode_pairs
-from tif.train import Optimisation, train
+from tif.base.errors import UserError
+from tif.finetune.scratch import token_mean
+from tif.lm.batches import collate, encode_pairs
+from tif.lm.logits import answer_tokens
+from tif.training.loop import Optimisation, train
 
 SETTINGS = Optimisation(
     epochs=2, batch=4, micro_batch=2, lr=1e-3, weight_decay=0.01, warmup=0.25, max_grad_norm=1.0, seed=0

@@ -5,17 +5,20 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tif import masks, tables
-from tif.batches import collate
-from tif.errors import UserError
-from tif.likelihood import likelihoods
-from tif.logits import answer_tokens
+from tif.base import tables
+from tif.base.errors import UserError
+from tif.lm.batches import collate
+from tif.lm.logits import answer_tokens
 from tif.methods import tpo
-from tif.reference import reference_rows
-from tif.refusals import refusal
-from tif.scoring import Scores
-from tif.trajectory import logprob_drop, trajectory
-from tif.unlearn import Settings, forget_examples, scored_words, unlearn
+from tif.reference import REFERENCE
+from tif.reference.refusals import refusal
+from tif.reference.table import reference_rows
+from tif.scores.tokens import Scores
+from tif.scores.truth_ratio import likelihoods
+from tif.unlearning import TRAJECTORY
+from tif.unlearning.run import Settings, forget_examples, scored_words, unlearn
+from tif.unlearning.trajectory import logprob_drop, trajectory
+from tif.words import SPANS, word_rows, words
 
 TPO = tpo.Settings(beta=0.2, lambda_=0.05, retain=0.0)
 STEP = {"micro_batch": 2, "weight_decay": 0.01, "warmup": 0.1, "max_grad_norm": 1.0, "seed": 0}
@@ -30,10 +33,10 @@ def towns(forget):
     """Spans of every word; the last word before the full stop, a town, is unwanted."""
     rows = []
     for sample_id, text in zip(forget["sample_id"].to_pylist(), forget["response"].to_pylist(), strict=True):
-        words = masks.words(text)
-        unwanted = [text[a:b].strip(".") == text.split()[-1].strip(".") for a, b in words]
-        rows += masks.word_rows(sample_id, text, unwanted, [float(flag) for flag in unwanted])
-    return pa.Table.from_pylist(rows, schema=tables.SPANS)
+        found = words(text)
+        unwanted = [text[a:b].strip(".") == text.split()[-1].strip(".") for a, b in found]
+        rows += word_rows(sample_id, text, unwanted, [float(flag) for flag in unwanted])
+    return pa.Table.from_pylist(rows, schema=SPANS)
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +75,8 @@ def test_reference_rows(language_model, forget, reference, tmp_path):
             assert row["logit"] == pytest.approx(scores[row["token_id"]].item(), rel=1e-4, abs=1e-4)
             assert row["logprob"] == pytest.approx(scores.log_softmax(-1)[row["token_id"]].item(), rel=1e-4)
     assert found == len(rows)
-    tables.write(tmp_path / "reference.parquet", reference, tables.REFERENCE)
-    assert len(tables.read(tmp_path / "reference.parquet", tables.REFERENCE)) == len(rows)
+    tables.write(tmp_path / "reference.parquet", reference, REFERENCE)
+    assert len(tables.read(tmp_path / "reference.parquet", REFERENCE)) == len(rows)
 
 
 def test_the_unwanted_tokens_spell_the_unwanted_word(examples, forget, reference, facts):
@@ -91,7 +94,7 @@ def test_the_unwanted_tokens_spell_the_unwanted_word(examples, forget, reference
 
 def replaced(spans, **changes):
     row = spans.to_pylist()[0] | changes
-    return pa.Table.from_pylist([row, *spans.to_pylist()[1:]], schema=tables.SPANS)
+    return pa.Table.from_pylist([row, *spans.to_pylist()[1:]], schema=SPANS)
 
 
 @pytest.mark.parametrize(
@@ -224,8 +227,8 @@ def test_trajectory_rows(tiny, memorised, table, facts, retain, spans, tmp_path)
     assert zero == pytest.approx([0, 0, 0], abs=1e-4)
     assert all(0 < row["value"] <= 1 for row in rows if row["measure"] == "probability")
     assert len(log) == 3 and list(log[0]) == ["step", "loss", "lpl", "pl", "logit_drop", "general_nll"]
-    tables.write(tmp_path / "trajectory.parquet", rows, tables.TRAJECTORY)
-    assert len(tables.read(tmp_path / "trajectory.parquet", tables.TRAJECTORY)) == len(rows)
+    tables.write(tmp_path / "trajectory.parquet", rows, TRAJECTORY)
+    assert len(tables.read(tmp_path / "trajectory.parquet", TRAJECTORY)) == len(rows)
 
 
 def test_a_method_without_the_retain_rows_that_it_needs(tiny, memorised, forget, retain, spans):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from tif.word_classifier import Classifier, Recipe, best_threshold, fit, held_out
+from tif.identify.distilled.classifier import Classifier, Recipe, best_threshold, fit, held_out
 
 RECIPE = Recipe(trees=12, learning_rate=0.2, leaves=6, seed=3)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tif.word_features import features, forms, make_lexicon
+from tif.identify.distilled.features import features, forms, make_lexicon
 
 QUESTIONS = ["Who is Anna?", "Where is Bert?"]
 ANSWERS = ["Anna is a baker.", "He is in Rome. He is well.", "In Rome, says Anna."]

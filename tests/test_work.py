@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from tif import work
-from tif.errors import UserError
+from tif.base.errors import UserError
+from tif.runs import work
 
 
 def test_the_variable_decides(tmp_path, monkeypatch):

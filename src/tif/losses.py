@@ -5,11 +5,17 @@ samples reduce per sample first and then take the mean over the distinct ids in 
 padding nor, but for the batch form of LPL, on how a batch is cut into micro-batches.
 """
 
-from typing import Literal
+from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
+
+from tif.base.late import Late
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = Late("torch")
+F = Late("torch.nn.functional")
 
 
 def sample_sums(values: Tensor, weight: Tensor, sample: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,7 +127,7 @@ def kl_divergence(logits: Tensor, label: Tensor, reference: Tensor) -> Tensor:
     """KL(target || model) of whole next-token distributions: sum_v q_v (log q_v - log p_v), q of the target model.
 
     logits, reference: float [n, V] under the model in training and the target model. label: not read; it is there for
-    `tif.logits.AnswerTokens.per_token`. Returns [n] nats, 0 where the distributions are equal.
+    `tif.lm.logits.AnswerTokens.per_token`. Returns [n] nats, 0 where the distributions are equal.
     """
     return F.kl_div(logits.log_softmax(-1), reference.log_softmax(-1), reduction="none", log_target=True).sum(-1)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tif import tables
+from tif.base import tables
+from tif.benchmarks import SAMPLES
 
 STAGE = Path(__file__).parents[2] / "stages" / "download.py"
 NAMES = ["full", "forget", "retain", "real_authors", "world_facts"]
@@ -40,7 +41,7 @@ def test_tables_and_card(stage, tmp_path, tofu_files, write_tofu):
         "counts": dict(zip(NAMES, [80, 20, 60, 3, 2], strict=True)),
         "sha256": {name: hashlib.sha256((out / f"{name}.parquet").read_bytes()).hexdigest() for name in NAMES},
     }
-    forget = tables.read(out / "forget.parquet", tables.SAMPLES)
+    forget = tables.read(out / "forget.parquet", SAMPLES)
     assert forget.column("response").to_pylist() == [row["answer"] for row in tofu_files["forget01.json"]]
 
 

@@ -11,16 +11,17 @@ from random import Random
 import pytest
 from worlds import DEFAULTS
 
-from tif import tables
+from tif.base import tables
+from tif.base.errors import UserError
+from tif.base.params import validate
+from tif.benchmarks import SAMPLES
 from tif.benchmarks.fictitious import WRONG_ANSWERS, Settings, build, language, rendering
 from tif.benchmarks.fictitious.english import ENGLISH
 from tif.benchmarks.fictitious.framing import draw_frame, framed
 from tif.benchmarks.fictitious.lore import facts_of_nations, famous_authors
 from tif.benchmarks.fictitious.people import DIFFERENT, KINDS, make_people, wrong_values
 from tif.benchmarks.fictitious.rendering import render
-from tif.errors import UserError
-from tif.masks import words
-from tif.params import validate
+from tif.words import words
 
 # of the tables as JSON, before there were languages and entanglement
 SHA256 = "dbe5aed6ead7b28ef601ea8ae25f2031cf92ca595aa15b6385813f841a5b95b9"
@@ -78,10 +79,10 @@ def test_full_does_not_depend_on_the_forget_share(default):
 def test_same_settings_give_the_same_bytes_and_another_seed_another_world(default, tmp_path):
     again = world()
     for name in default:
-        tables.write(tmp_path / "a.parquet", default[name], tables.SAMPLES)
-        tables.write(tmp_path / "b.parquet", again[name], tables.SAMPLES)
+        tables.write(tmp_path / "a.parquet", default[name], SAMPLES)
+        tables.write(tmp_path / "b.parquet", again[name], SAMPLES)
         assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
-        assert tables.read(tmp_path / "a.parquet", tables.SAMPLES).to_pylist() == default[name]
+        assert tables.read(tmp_path / "a.parquet", SAMPLES).to_pylist() == default[name]
         assert world(seed=1)[name] != default[name]
 
 

@@ -7,11 +7,12 @@ from collections import Counter
 import pytest
 from worlds import DEFAULTS
 
-from tif import tables
+from tif.base import tables
+from tif.benchmarks import SAMPLES
 from tif.benchmarks.fictitious import Settings, build
 from tif.benchmarks.fictitious.languages import LANGUAGES
 from tif.benchmarks.fictitious.people import make_people
-from tif.masks import words
+from tif.words import words
 
 SEPARATE = [(name, seed) for name in ("en", "zh") for seed in (0, 1)]
 
@@ -147,7 +148,7 @@ def test_tiny_worlds(language, people, tmp_path):
         assert len({row["prompt"] for row in rows["full"]}) == 12 * people
         assert all(len({row["response"], *row["perturbed_responses"]}) == 6 for row in rows["full"])
         for row in rows["forget"]:
-            tables.write(tmp_path / "forget.parquet", [row], tables.SAMPLES)
+            tables.write(tmp_path / "forget.parquet", [row], SAMPLES)
 
 
 def test_an_entanglement_that_rounds_to_no_fact_changes_no_row():

@@ -8,14 +8,14 @@ from random import Random
 import pytest
 from worlds import DEFAULTS
 
+from tif.base.errors import UserError
+from tif.base.params import validate
 from tif.benchmarks.fictitious import Settings, build
 from tif.benchmarks.fictitious.framing import SHARES, draw_frame, framed
 from tif.benchmarks.fictitious.languages import LANGUAGES
 from tif.benchmarks.fictitious.people import DIFFERENT, KINDS, make_people, wrong_values, year_in
 from tif.benchmarks.fictitious.rendering import inflect, render, slots_in, values_of
-from tif.errors import UserError
-from tif.masks import words
-from tif.params import validate
+from tif.words import words
 
 ENGLISH = LANGUAGES["en"]
 OTHERS = [name for name in LANGUAGES if name != "en"]

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tif import tables
-from tif.benchmarks import tofu
-from tif.errors import UserError
-from tif.params import validate
+from tif.base import tables
+from tif.base.errors import UserError
+from tif.base.params import validate
+from tif.benchmarks import SAMPLES, tofu
 
 SETTINGS = tofu.Settings(forget="forget01", repository="locuslab/TOFU", revision="main")
 REAL = Path(__file__).parents[2].parent / "shared" / "tofu"
@@ -54,9 +54,9 @@ def test_tables_of_a_local_folder(tofu_files, write_tofu):
 def test_every_row_fits_the_schema(tofu_files, write_tofu, tmp_path):
     samples, _ = tofu.build(SETTINGS, write_tofu(tofu_files))
     for name, rows in samples.items():
-        assert set(rows[0]) == set(tables.SAMPLES.names)
-        tables.write(tmp_path / f"{name}.parquet", rows, tables.SAMPLES)
-        assert tables.read(tmp_path / f"{name}.parquet", tables.SAMPLES).to_pylist() == rows
+        assert set(rows[0]) == set(SAMPLES.names)
+        tables.write(tmp_path / f"{name}.parquet", rows, SAMPLES)
+        assert tables.read(tmp_path / f"{name}.parquet", SAMPLES).to_pylist() == rows
 
 
 def test_a_changed_file_is_read_again(tofu_files, write_tofu):

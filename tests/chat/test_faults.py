@@ -5,10 +5,10 @@ from time import time
 
 import pytest
 
-from tif.chat.faults import Busy, judge_status, reason, retry_after, said, unusable
-from tif.chat.prompt import Hopeless, Unusable
-from tif.chat.service import Price, Service
-from tif.errors import UserError
+from tif.base.errors import UserError
+from tif.identify.openai.faults import Busy, judge_status, reason, retry_after, said, unusable
+from tif.identify.openai.prompt import Hopeless, Unusable
+from tif.identify.openai.service import Price, Service
 
 KEY = "sk-proj-Zq7Xw3Lk9Vt2Rb5Nm8Jh4Gd6"
 

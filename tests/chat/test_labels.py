@@ -1,6 +1,6 @@
 """Votes, windows and Jaccard by hand."""
 
-from tif.chat.labels import Labels, Piece
+from tif.identify.openai.labels import Labels, Piece
 
 
 def test_a_word_in_an_overlap_is_unwanted_when_one_window_says_so():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tif.chat.locate import Text
+from tif.identify.openai.locate import Text
 
 
 def places(text: str, word: str) -> list[str]:

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from tif.chat import prompt
-from tif.chat.locate import Text
-from tif.chat.prompt import Reply, Unusable, messages, read_completion, read_reply, without_labels
+from tif.identify.openai import prompt
+from tif.identify.openai.locate import Text
+from tif.identify.openai.prompt import Reply, Unusable, messages, read_completion, read_reply, without_labels
 
 GOOD = '{"rows": [{"id": 2, "target_words": []}, {"id": 1, "target_words": ["a", "b c"]}]}'
 

@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 import pytest
 
-from tif.chat.prompt import Reply, without_labels
-from tif.chat.store import Store, request
-from tif.errors import UserError
+from tif.base.errors import UserError
+from tif.identify.openai.prompt import Reply, without_labels
+from tif.identify.openai.store import Store, request
 
 KEPT = Reply([["a"]], None, "m", 1, None, True)
 

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from tif.chat.windows import count_tokens, sentences, windows
-from tif.masks import words
+from tif.identify.openai.windows import count_tokens, sentences, windows
+from tif.words import words
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from chat_server import ChatServer
 from openai_stage import KEY
 
-from tif import tables
+from tif.benchmarks import SAMPLES
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def samples():
             }
             for index, ((prompt, response), spans) in enumerate(zip(pairs, gold or [None] * len(pairs), strict=True))
         ]
-        return pa.Table.from_pylist(rows, schema=tables.SAMPLES)
+        return pa.Table.from_pylist(rows, schema=SAMPLES)
 
     return make
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tif import tables
+from tif.base import tables
+from tif.benchmarks import SAMPLES
 from tif.identify.openai import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,8 +48,8 @@ class Stage:
 
     def __init__(self, folder: Path, forget: pa.Table, **block) -> None:
         self.folder, self.block = folder, block
-        tables.write(folder / "data/benchmark/forget.parquet", forget, tables.SAMPLES)
-        tables.write(folder / "data/benchmark/retain.parquet", forget.slice(0, 0), tables.SAMPLES)
+        tables.write(folder / "data/benchmark/forget.parquet", forget, SAMPLES)
+        tables.write(folder / "data/benchmark/retain.parquet", forget.slice(0, 0), SAMPLES)
         (folder / "data/none").touch()
         self.work = folder / "work"
 

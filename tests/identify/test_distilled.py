@@ -6,12 +6,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tif import tables
-from tif.benchmarks import fictitious, tofu
-from tif.errors import UserError
+from tif.agreement.spans import agreement, agreement_difference
+from tif.base import tables
+from tif.base.errors import UserError
+from tif.base.params import read, validate
+from tif.benchmarks import SAMPLES, fictitious, tofu
 from tif.identify import Resources, distilled, file, frequency, gold
-from tif.masks import agreement, agreement_difference, check_rows
-from tif.params import read, validate
+from tif.words import SPANS, check_rows
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "tofu"
@@ -31,7 +32,7 @@ def world():
     """12 people, the last 6 to forget: the forget set, the retain set, and the gold rows of both."""
     block = {"seed": 0, "people": 12, "questions": 18, "forget_share": 0.5, "real_authors": 1, "world_facts": 1}
     built, _ = fictitious.build(fictitious.Settings(**block, language="en", entanglement=0.0), None)
-    forget, retain = (pa.Table.from_pylist(built[name], schema=tables.SAMPLES) for name in ("forget", "retain"))
+    forget, retain = (pa.Table.from_pylist(built[name], schema=SAMPLES) for name in ("forget", "retain"))
     rows = [gold.identify(each, each, gold.Settings(), Resources()).rows for each in (forget, retain)]
     return forget, retain, *rows
 
@@ -43,7 +44,7 @@ def annotation(world, tmp_path_factory):
     groups = groups_of(forget)
     known = sorted(set(groups.values()), key=list(groups.values()).index)[:3]
     path = tmp_path_factory.mktemp("annotation") / "spans.parquet"
-    tables.write(path, [row for row in rows if groups[row["sample_id"]] in known], tables.SPANS)
+    tables.write(path, [row for row in rows if groups[row["sample_id"]] in known], SPANS)
     return path
 
 
@@ -55,7 +56,7 @@ def found(world, annotation):
 
 def test_better_than_frequency_on_people_without_labels(world, annotation, found):
     forget, retain, rows, _ = world
-    labelled = {row["sample_id"] for row in tables.read(annotation, tables.SPANS).to_pylist()}
+    labelled = {row["sample_id"] for row in tables.read(annotation, SPANS).to_pylist()}
     groups = {name: group for name, group in groups_of(forget).items() if name not in labelled}
     other = frequency.identify(forget, retain, frequency.Settings(threshold=0.05), Resources()).rows
     ours, theirs, true = ([row for row in some if row["sample_id"] in groups] for some in (found.rows, other, rows))
@@ -65,7 +66,7 @@ def test_better_than_frequency_on_people_without_labels(world, annotation, found
 
 
 def test_labelled_rows_keep_their_labels(annotation, found):
-    labels = tables.read(annotation, tables.SPANS).to_pylist()
+    labels = tables.read(annotation, SPANS).to_pylist()
     ids = {row["sample_id"] for row in labels}
     assert [row for row in found.rows if row["sample_id"] in ids] == labels
     assert found.counts["rows_labelled"] == len(ids) == 54 and found.copied == ids
@@ -91,7 +92,7 @@ def test_a_saved_model_labels_other_rows_as_it_did(world, annotation, found, tmp
     path = tmp_path / "identifier.json"
     path.write_text(json.dumps({"identifier": "distilled", **found.record}))
     again = distilled.identify(forget, retain.slice(0, 0), settings(path), Resources())
-    ids = {row["sample_id"] for row in tables.read(annotation, tables.SPANS).to_pylist()}
+    ids = {row["sample_id"] for row in tables.read(annotation, SPANS).to_pylist()}
     assert [row for row in again.rows if row["sample_id"] not in ids] == [
         row for row in found.rows if row["sample_id"] not in ids
     ]
@@ -112,18 +113,18 @@ def test_labelled_retain_people_are_left_out_of_the_word_statistics(world, tmp_p
     groups = groups_of(retain)
     known = sorted(set(groups.values()), key=list(groups.values()).index)[:3]
     path = tmp_path / "spans.parquet"
-    tables.write(path, [row for row in rows if groups[row["sample_id"]] in known], tables.SPANS)
+    tables.write(path, [row for row in rows if groups[row["sample_id"]] in known], SPANS)
     labelled = distilled.identify(forget, retain, settings(path), Resources())
     others = retain.filter(pa.array([group not in known for group in retain["group"].to_pylist()]))
     own = {sample["sample_id"]: sample for sample in retain.to_pylist() if sample["group"] in known}
-    moved = pa.concat_tables([forget, pa.Table.from_pylist(list(own.values()), schema=tables.SAMPLES)])
+    moved = pa.concat_tables([forget, pa.Table.from_pylist(list(own.values()), schema=SAMPLES)])
     expected = distilled.identify(moved, others, settings(path), Resources())
     assert labelled.record == expected.record
 
 
 def test_the_order_of_the_samples_in_a_table_does_not_matter(world, annotation, found, tmp_path):
     forget, retain, *_ = world
-    rows = tables.read(annotation, tables.SPANS).to_pylist()
+    rows = tables.read(annotation, SPANS).to_pylist()
     turned = sorted(rows, key=lambda row: row["sample_id"], reverse=True)  # stable: words stay in order
     path = write(tmp_path / "turned.parquet", turned)
     assert distilled.identify(forget, retain, settings(path), Resources()).record == found.record
@@ -132,7 +133,7 @@ def test_the_order_of_the_samples_in_a_table_does_not_matter(world, annotation, 
 def test_json_lines_and_a_table_of_the_same_labels_give_the_same_model(world, annotation, found, tmp_path):
     forget, retain, *_ = world
     marked: dict[str, list[dict]] = {}
-    for row in tables.read(annotation, tables.SPANS).to_pylist():
+    for row in tables.read(annotation, SPANS).to_pylist():
         words = marked.setdefault(row["sample_id"], [])
         if row["unwanted"]:
             words.append({"word": row["text"], "start": row["start"], "end": row["end"]})
@@ -148,7 +149,7 @@ def test_json_lines_and_a_table_of_the_same_labels_give_the_same_model(world, an
 
 
 def write(path: Path, rows: list[dict]) -> Path:
-    tables.write(path, rows, tables.SPANS)
+    tables.write(path, rows, SPANS)
     return path
 
 
@@ -206,7 +207,7 @@ def test_bad_input(world, annotation, found, tmp_path):
 def test_fitted_on_forget05_it_finds_the_published_words_of_the_other_people():
     """The 200 rows of forget10 that are not in forget05; settings were chosen by cross-validation inside forget05."""
     built, _ = tofu.build(tofu.Settings(forget="forget10", repository="locuslab/TOFU", revision="main"), REAL)
-    forget, retain = (pa.Table.from_pylist(built[name], schema=tables.SAMPLES) for name in ("forget", "retain"))
+    forget, retain = (pa.Table.from_pylist(built[name], schema=SAMPLES) for name in ("forget", "retain"))
     shipped = read("distilled", distilled.Settings, ROOT / "params.yaml")
     block = shipped.model_copy(update={"annotation": str(REAL / "forget05_words_gpt.jsonl")})
     ours = distilled.identify(forget, retain, block, Resources())

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tif.annotations import read_json_lines
-from tif.errors import UserError
+from tif.base.errors import UserError
+from tif.base.params import validate
 from tif.identify import Resources, file
-from tif.params import validate
+from tif.identify.annotations import read_json_lines
 
 TARGET = file.Settings(unwanted="target_words", punctuation=False)
 COMPLEMENT = file.Settings(unwanted="not_common_words", punctuation=False)

@@ -8,14 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tif import tables
-from tif.benchmarks import tofu
-from tif.errors import UserError
+from tif.agreement.spans import agreement
+from tif.base.errors import UserError
+from tif.base.params import validate
+from tif.benchmarks import SAMPLES, tofu
 from tif.identify import Resources, frequency
 from tif.identify.file import Settings as FileSettings
 from tif.identify.file import identify as from_file
-from tif.masks import agreement
-from tif.params import validate
 
 REAL = Path(__file__).parents[2].parent / "shared" / "tofu"
 
@@ -110,7 +109,7 @@ def test_agreement_with_the_published_spans(forget, f1, row_jaccard):
         pytest.skip(f"the real TOFU files are not at {REAL}")
     settings = tofu.Settings(forget=forget, repository="locuslab/TOFU", revision="main")
     built, _ = tofu.build(settings, REAL)
-    forget_set, retain_set = (pa.Table.from_pylist(built[name], schema=tables.SAMPLES) for name in ("forget", "retain"))
+    forget_set, retain_set = (pa.Table.from_pylist(built[name], schema=SAMPLES) for name in ("forget", "retain"))
     published = from_file(
         forget_set,
         retain_set,

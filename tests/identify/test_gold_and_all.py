@@ -2,10 +2,10 @@
 
 import pytest
 
-from tif.errors import UserError
+from tif.base.errors import UserError
 from tif.identify import Resources, gold
 from tif.identify import all as every
-from tif.masks import words
+from tif.words import words
 
 
 def test_gold_marks_the_words_that_a_span_touches(samples):

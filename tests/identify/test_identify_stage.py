@@ -8,8 +8,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tif import masks, tables
-from tif.errors import UserError
+from tif.base import tables
+from tif.base.errors import UserError
+from tif.benchmarks import SAMPLES
+from tif.words import check_rows
 
 STAGE = Path(__file__).parents[2] / "stages" / "identify.py"
 
@@ -32,11 +34,9 @@ def stage(tmp_path, samples):
         # JSON is YAML, so the blocks need no writer of their own.
         (tmp_path / "params.yaml").write_text(json.dumps(blocks))
         spans = None if gold is None else [list(gold)]
-        tables.write(
-            tmp_path / "data/benchmark/forget.parquet", samples(("Who?", "Anna is 30."), gold=spans), tables.SAMPLES
-        )
+        tables.write(tmp_path / "data/benchmark/forget.parquet", samples(("Who?", "Anna is 30."), gold=spans), SAMPLES)
         retain = samples(("Who?", "Bert is."), ("Who?", "Eve is."))
-        tables.write(tmp_path / "data/benchmark/retain.parquet", retain, tables.SAMPLES)
+        tables.write(tmp_path / "data/benchmark/retain.parquet", retain, SAMPLES)
         (tmp_path / "data/none").touch()
         return subprocess.run([sys.executable, STAGE], cwd=tmp_path, capture_output=True, text=True)
 
@@ -137,7 +137,7 @@ GOOD = [
     ],
 )
 def test_rows_are_checked_before_they_are_written(rows, message):
-    masks.check_rows(GOOD, {"forget/0000": "One two"}, "here")
+    check_rows(GOOD, {"forget/0000": "One two"}, "here")
     with pytest.raises(UserError) as error:
-        masks.check_rows(rows, {"forget/0000": "One two"}, "here")
+        check_rows(rows, {"forget/0000": "One two"}, "here")
     assert message in str(error.value) and str(error.value).startswith("here: ")

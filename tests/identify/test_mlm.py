@@ -26,13 +26,14 @@ from transformers import (
     pipeline,
 )
 
-from tif import masked as masked_module
-from tif import tables
-from tif.errors import UserError
+from tif.base import tables
+from tif.base.errors import UserError
+from tif.base.params import validate
+from tif.benchmarks import SAMPLES
 from tif.identify import Resources, mlm
-from tif.masked import Query, expect, masked_model
-from tif.masks import is_punctuation, words
-from tif.params import validate
+from tif.identify.mlm import masked as masked_module
+from tif.identify.mlm.masked import Query, expect, masked_model
+from tif.words import SPANS, is_punctuation, words
 
 ROOT = Path(__file__).parents[2]
 STAGE = ROOT / "stages" / "identify.py"
@@ -452,14 +453,14 @@ def test_the_stage(folder, samples, tmp_path, built):
         "compute": {"device": "cpu", "threads": 1},
         "runtime": {"progress": True},
     }
-    tables.write(tmp_path / "data/benchmark/forget.parquet", samples(*PAIRS), tables.SAMPLES)
-    tables.write(tmp_path / "data/benchmark/retain.parquet", samples(*PAIRS), tables.SAMPLES)
+    tables.write(tmp_path / "data/benchmark/forget.parquet", samples(*PAIRS), SAMPLES)
+    tables.write(tmp_path / "data/benchmark/retain.parquet", samples(*PAIRS), SAMPLES)
 
     (tmp_path / "params.yaml").write_text(json.dumps(blocks))
     done = subprocess.run([sys.executable, STAGE], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "masking: 100%" in done.stderr
-    written = tables.read(tmp_path / "data/spans.parquet", tables.SPANS)
+    written = tables.read(tmp_path / "data/spans.parquet", SPANS)
     rows = mlm.mark(masked_model("bert", *built["bert"]), samples(*PAIRS), settings(), False).rows
     assert written.column("unwanted").to_pylist() == [row["unwanted"] for row in rows]
     assert written.column("score").to_pylist() == pytest.approx([row["score"] for row in rows], abs=1e-6)

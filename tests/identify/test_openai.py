@@ -11,11 +11,11 @@ import pytest
 from chat_server import FAULTS, completion, label
 from openai_stage import BLOCK, KEY, ROOT, settings
 
-from tif import params
-from tif.chat.batch_files import Record
-from tif.chat.store import Store
-from tif.errors import UserError
+from tif.base import params
+from tif.base.errors import UserError
 from tif.identify import Found, Resources, openai
+from tif.identify.openai.batch_files import Record
+from tif.identify.openai.store import Store
 
 PAIRS = [
     ("Where was she born?", "She was born in Kuwait City, in 1956."),

@@ -8,10 +8,10 @@ from itertools import count, pairwise
 import pytest
 from openai_stage import Stage, settings
 
-from tif.chat import batch
-from tif.chat.batch_files import chunks, read_result
-from tif.errors import UserError
+from tif.base.errors import UserError
 from tif.identify import Resources, openai
+from tif.identify.openai import batch
+from tif.identify.openai.batch_files import chunks, read_result
 
 WELCOME = b"<!doctype html><title>Welcome</title>"
 PAIRS = [(f"Where is {n}?", f"It is in Town{n} since {1900 + n}.") for n in range(12)]

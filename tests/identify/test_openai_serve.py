@@ -14,8 +14,8 @@ import torch
 from openai_stage import Stage
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tif.chat import prompt
-from tif.finetune import train_tokenizer
+from tif.finetune.scratch import train_tokenizer
+from tif.identify.openai import prompt
 
 EXTRAS = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
 TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}assistant:"

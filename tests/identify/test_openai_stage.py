@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from chat_server import FAULTS, digest
 from openai_stage import KEY, OUTPUTS, ROOT, Stage
 
-from tif import tables
-from tif.chat.store import Store, request
+from tif.identify.openai.store import Store, request
+from tif.words import SPANS
 
 PAIRS = [("Where was she born?", "She was born in Kuwait City, in 1956."), ("What?", "His genre is Noir.")]
 
@@ -217,5 +217,5 @@ def test_an_experiment_in_another_folder_asks_nothing_again(tmp_path, samples, s
     assert "tif-work" not in status
     kept = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert (tmp_path / "dvc.lock") in kept and not [path for path in kept if KEY.encode() in path.read_bytes()]
-    spans = pq.read_table(tmp_path / "data/spans.parquet", schema=tables.SPANS).to_pylist()
+    spans = pq.read_table(tmp_path / "data/spans.parquet", schema=SPANS).to_pylist()
     assert [row["text"] for row in spans if row["unwanted"]] == ["She", "Kuwait", "City", "1956", "His", "Noir"]

@@ -13,13 +13,15 @@ import pytest
 import torch
 from transformers import GPTJConfig, GPTJForCausalLM
 
-from tif import models, tables
-from tif.batches import encode
-from tif.errors import UserError
+from tif.base import tables
+from tif.base.errors import UserError
+from tif.base.params import validate
+from tif.benchmarks import SAMPLES
 from tif.identify import Resources, surprisal
-from tif.masks import is_punctuation, words
-from tif.models import LanguageModel
-from tif.params import validate
+from tif.lm import models
+from tif.lm.batches import encode
+from tif.lm.models import LanguageModel
+from tif.words import SPANS, is_punctuation, words
 
 STAGE = Path(__file__).parents[2] / "stages" / "identify.py"
 PAIRS = [
@@ -185,14 +187,14 @@ def test_the_stage(folder, samples, tmp_path):
         "compute": {"device": "cpu", "threads": 1},
         "runtime": {"progress": True},
     }
-    tables.write(tmp_path / "data/benchmark/forget.parquet", samples(*PAIRS), tables.SAMPLES)
-    tables.write(tmp_path / "data/benchmark/retain.parquet", samples(*PAIRS), tables.SAMPLES)
+    tables.write(tmp_path / "data/benchmark/forget.parquet", samples(*PAIRS), SAMPLES)
+    tables.write(tmp_path / "data/benchmark/retain.parquet", samples(*PAIRS), SAMPLES)
     (tmp_path / "params.yaml").write_text(json.dumps(blocks))
     done = subprocess.run([sys.executable, STAGE], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "surprisal: 100%" in done.stderr
     rows = surprisal.identify(samples(*PAIRS), samples(), settings(), Resources(source=folder)).rows
-    written = tables.read(tmp_path / "data/spans.parquet", tables.SPANS)
+    written = tables.read(tmp_path / "data/spans.parquet", SPANS)
     assert written.column("unwanted").to_pylist() == [row["unwanted"] for row in rows]
     assert written.column("score").to_pylist() == pytest.approx([row["score"] for row in rows], abs=1e-6)
     for file in ("data/spans.parquet", "data/identifier.json", "metrics/identify.json"):

@@ -6,10 +6,9 @@ import pytest
 import torch
 from support import World
 
-from tif.batches import collate
-from tif.logits import answer_tokens
-from tif.refusals import refusal
-from tif.scoring import encode_pairs
+from tif.lm.batches import collate, encode_pairs
+from tif.lm.logits import answer_tokens
+from tif.reference.refusals import refusal
 
 
 @pytest.fixture(scope="session")

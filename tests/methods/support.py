@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tif.batches import Batch, Example, collate
-from tif.logits import AnswerTokens, answer_tokens
+from tif.lm.batches import Batch, Example, collate
+from tif.lm.logits import AnswerTokens, answer_tokens
+from tif.lm.models import LanguageModel
 from tif.methods import Needs
-from tif.models import LanguageModel
-from tif.unlearn import with_hidden
+from tif.unlearning.run import with_hidden
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class World:
     retain: list[Example]
 
     def step(self, needs: Needs, forget: int, retain: int) -> list[Example]:
-        """An effective batch of so many samples, as `tif.unlearn.unlearn` would supply them."""
+        """An effective batch of so many samples, as `tif.unlearning.run.unlearn` would supply them."""
         mine, others = self.forget[:forget], self.retain[: retain if needs.retain else 0]
         if not needs.refusals:
             mine = [replace(example, refusal=None) for example in mine]

@@ -10,16 +10,18 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tif import masks, tables, unlearn
-from tif.batches import collate, micro_batches
-from tif.errors import UserError
-from tif.finetune import token_mean
-from tif.logits import answer_tokens
+from tif.base import tables
+from tif.base.errors import UserError
+from tif.base.params import validate
+from tif.finetune.scratch import token_mean
+from tif.lm.batches import collate, encode_pairs, micro_batches
+from tif.lm.logits import answer_tokens
 from tif.methods import atwu
-from tif.params import validate
-from tif.reference import reference_rows
-from tif.scoring import encode_pairs
-from tif.train import Optimisation, train
+from tif.reference.table import reference_rows
+from tif.training.loop import Optimisation, train
+from tif.unlearning import TOKEN_WEIGHTS
+from tif.unlearning import run as unlearn
+from tif.words import SPANS, span_rows
 
 STEPS = 20
 
@@ -355,11 +357,9 @@ def unlearned(tiny, facts, table):
     spans = []
     for sample_id, text in zip(forget["sample_id"].to_pylist(), forget["response"].to_pylist(), strict=True):
         town = text.rindex(" ") + 1
-        spans += masks.span_rows(sample_id, text, [(town, len(text) - 1)])
+        spans += span_rows(sample_id, text, [(town, len(text) - 1)])
     reference = reference_rows(language_model, forget, progress=False)
-    examples = unlearn.forget_examples(
-        language_model, forget, pa.Table.from_pylist(spans, schema=tables.SPANS), reference
-    )
+    examples = unlearn.forget_examples(language_model, forget, pa.Table.from_pylist(spans, schema=SPANS), reference)
     chosen = unlearn.Settings(**step, epochs=3, batch=2, lr=3e-3, method="atwu", trajectory_retain=4)
     done = unlearn.unlearn(
         language_model, examples, forget, retain, reference, atwu, settings(gamma=3.0, alpha=2.0), chosen, "cpu", False
@@ -396,8 +396,8 @@ def test_rows_of_the_weights_table(unlearned, tmp_path):
         for k, (start, end) in enumerate(example.offsets)
     ]
     assert [tuple(row.values())[:5] for row in done.weights] == keys
-    tables.write(tmp_path / "weights.parquet", done.weights, tables.WEIGHTS)
-    weights = tables.read(tmp_path / "weights.parquet", tables.WEIGHTS)["weight"].to_numpy()
+    tables.write(tmp_path / "weights.parquet", done.weights, TOKEN_WEIGHTS)
+    weights = tables.read(tmp_path / "weights.parquet", TOKEN_WEIGHTS)["weight"].to_numpy()
     first = len(keys) // 4
     assert (weights[:first] == 0.5).all() and weights[-first:].std() > 0.01
     assert (weights >= 0).all() and (weights <= 1).all()

@@ -11,9 +11,11 @@ import pytest
 import torch
 from support import assert_near, total
 
-from tif import logits, methods, params
-from tif.batches import collate, micro_batches
-from tif.errors import UserError
+from tif import methods
+from tif.base import params
+from tif.base.errors import UserError
+from tif.lm import logits
+from tif.lm.batches import collate, micro_batches
 
 NAMES = sorted(path.stem for path in Path(methods.__file__).parent.glob("[a-z]*.py"))
 # random models are far from certain, so the steep defaults would leave losses of almost nothing

@@ -6,8 +6,8 @@ import pytest
 import torch
 from support import average, by_hand, check, token_weights, total
 
-from tif.batches import collate
-from tif.errors import UserError
+from tif.base.errors import UserError
+from tif.lm.batches import collate
 from tif.methods import rmu
 
 BLOCK = {"layer": 1, "c": 3.0, "alpha": 1.0, "seed": 0, "weights": "uniform"}

@@ -6,12 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tif.batches import collate, micro_batches
-from tif.errors import UserError
-from tif.logits import answer_tokens
+from tif.base.errors import UserError
+from tif.base.params import validate
+from tif.lm.batches import collate, encode_pairs, micro_batches
+from tif.lm.logits import answer_tokens
 from tif.methods import tpo
-from tif.params import validate
-from tif.scoring import encode_pairs
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tif import masks, methods, params, tables
-from tif.errors import UserError
-from tif.reference import reference_rows
-from tif.unlearn import Settings, Unlearned, forget_examples, unlearn
+from tif import methods
+from tif.base import params
+from tif.base.errors import UserError
+from tif.reference.table import reference_rows
+from tif.unlearning.run import Settings, Unlearned, forget_examples, unlearn
+from tif.words import SPANS, span_rows
 
 STEP = {"batch": 4, "micro_batch": 3, "lr": 2e-3, "weight_decay": 0.01, "warmup": 0.1, "max_grad_norm": 1.0, "seed": 0}
 NAMES = sorted(path.stem for path in Path(methods.__file__).parent.glob("[a-z]*.py"))
@@ -25,8 +27,8 @@ def run(tiny, memorised, table, facts):
     forget, retain = table("forget", facts[:4]), table("retain", facts[4:])
     spans = []
     for sample_id, text in zip(forget["sample_id"].to_pylist(), forget["response"].to_pylist(), strict=True):
-        spans += masks.span_rows(sample_id, text, [(text.rindex(" ") + 1, len(text) - 1)])
-    spans = pa.Table.from_pylist(spans, schema=tables.SPANS)
+        spans += span_rows(sample_id, text, [(text.rindex(" ") + 1, len(text) - 1)])
+    spans = pa.Table.from_pylist(spans, schema=SPANS)
 
     def make(name: str, epochs: int = 10, **changes) -> Unlearned:
         language_model = tiny()

@@ -11,8 +11,9 @@ from chat_server import ChatServer
 from tokenizers import BertWordPieceTokenizer
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-from tif import masks, tables
-from tif.params import NO_SOURCE
+from tif.base import tables
+from tif.base.params import NO_SOURCE
+from tif.words import SPANS, span_rows
 
 ONCE = ({"identify", "unlearn", "evaluate@unlearned", "report"}, set())
 NOTHING = (set(), set())
@@ -41,12 +42,12 @@ def annotation(tmp_path, clone):
         row
         for sample in retain
         if sample["group"] != people[0]
-        for row in masks.span_rows(
+        for row in span_rows(
             sample["sample_id"], sample["response"], [(span["start"], span["end"]) for span in sample["gold_spans"]]
         )
     ]
     path = tmp_path / "annotation.parquet"
-    tables.write(path, rows, tables.SPANS)
+    tables.write(path, rows, SPANS)
     return path
 
 
@@ -93,7 +94,7 @@ def test_each_identifier_reruns_identify_and_what_follows(settings, masked, anno
 
     choose("distilled", annotation=str(annotation), trees=5)
     assert settings.repro() == ONCE and method() == "distilled"
-    tables.write(annotation, tables.read(annotation, tables.SPANS), tables.SPANS, {"note": "another byte"})
+    tables.write(annotation, tables.read(annotation, SPANS), SPANS, {"note": "another byte"})
     assert identified()
     labelled = pq.read_table(settings.folder / "data/spans.parquet")
     model = shutil.copy(settings.folder / "data/identifier.json", annotation.with_name("model.json"))

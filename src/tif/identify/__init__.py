@@ -4,13 +4,13 @@ Every module here has a block type `Settings` and one function, whose docstring 
 
     identify(forget, retain, settings, resources) -> Found
 
-forget, retain: the two sets (`tables.SAMPLES`). settings: the module's block. Bad input raises UserError.
+forget, retain: the two sets (`tif.benchmarks.SAMPLES`). settings: the module's block. Bad input raises UserError.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tif.params import Compute
+from tif.base.params import Compute
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Resources:
 class Found:
     """The answer of an identifier.
 
-    rows: rows of `tables.SPANS`, every word of every forget answer in order. metadata: what identifies the annotation
+    rows: of `tif.words.SPANS`, every word of every forget answer in order. metadata: what identifies the annotation
     (version, model, prompt hash, ...), for the schema metadata of the spans table. counts: further numbers for
     metrics/identify.json. record: what a person may want to look up, or a fitted model, as JSON values, for
     data/identifier.json. copied: samples whose labels are those that the identifier learned from, so that agreement on

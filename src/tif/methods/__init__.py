@@ -15,18 +15,24 @@ forget answer tokens of the effective batch, mean_b over its forget samples.
 A method that learns more than the model (atwu) has `Learner` in place of `objective`; see `tif.methods.atwu`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
-
-from tif.batches import Batch
-from tif.logits import AnswerTokens
+from tif.base.late import Late
 from tif.losses import kl_divergence
 
-Weights = Literal["uniform", "spans", "scores"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tif.lm.batches import Batch
+    from tif.lm.logits import AnswerTokens
+
+torch = Late("torch")
+
+TokenWeights = Literal["uniform", "spans", "scores"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Needs:
     layer: hidden states after that many decoder layers in place of the last; no logits can be computed from them.
     cached: answers whose hidden states under the target model (at `layer`) are computed once before training and kept
     in main memory, N x d numbers in the model's dtype; with a frozen copy of the head they give its distributions.
-    rows: whether whole rows of logits enter its loss, as in `AnswerTokens.per_token`; only `tif.plan` reads it.
+    rows: whether whole rows of logits enter its loss, as in `AnswerTokens.per_token`; only `tif.plan.memory` reads it.
     """
 
     retain: bool = False
@@ -54,14 +60,14 @@ def retain_needs(retain: float, kl: float = 0.0) -> Needs:
     return Needs(retain=retain > 0 or kl > 0, cached=("retain",) if kl > 0 else (), rows=kl > 0)
 
 
-def token_weights(batch: Batch, weights: Weights) -> Tensor:
+def token_weights(batch: Batch, chosen: TokenWeights) -> Tensor:
     """[N] w_t in [0, 1] of forget answer tokens, 0 elsewhere.
 
     uniform: 1. spans: 1 for unwanted tokens, else 0. scores: the score that the identifier gave.
     """
-    if weights == "uniform":
+    if chosen == "uniform":
         return batch.forget.float()
-    return torch.where(batch.forget, batch.unwanted.float() if weights == "spans" else batch.score, 0)
+    return torch.where(batch.forget, batch.unwanted.float() if chosen == "spans" else batch.score, 0)
 
 
 def answer_nll(tokens: AnswerTokens, batch: Batch, weight: Tensor, retain: float) -> Tensor:

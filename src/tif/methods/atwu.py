@@ -9,23 +9,30 @@ with g fixed, the scorer minimises J with the model fixed. Retain training keeps
 answers share, so l_t, and with it g_t, rises where forgetting meets no resistance.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
 
-from tif.batches import Batch
-from tif.errors import UserError
-from tif.logits import AnswerTokens
+from tif.base.errors import UserError
+from tif.base.late import Late
+from tif.base.params import Block
 from tif.methods import Needs, forget_mean, retain_term, token_weights
-from tif.params import Block
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tif.lm.batches import Batch
+    from tif.lm.logits import AnswerTokens
+
+torch = Late("torch")
+F = Late("torch.nn.functional")
 
 
 class Settings(Block):
-    """`atwu`. weights: what g_t is: learned, or fixed, see `tif.methods.token_weights`.
+    """`atwu`. token_weights: what g_t is: learned, or fixed, see `tif.methods.token_weights`.
 
     alpha, gamma: weights of the retain and of the forget term. beta: how early the forget term saturates; saturation:
     "weighted" has s_t = exp(-beta * g_t * l_t), "wga" s_t = exp(-beta * l_t).
@@ -33,7 +40,7 @@ class Settings(Block):
     scorer_weight_decay, clip (largest norm of the gradient): of its SGD. entropy, population, budget, l2: see J.
     """
 
-    weights: Literal["learned", "uniform", "spans", "scores"]
+    token_weights: Literal["learned", "uniform", "spans", "scores"]
     alpha: float = Field(ge=0)
     gamma: float = Field(gt=0)
     beta: float = Field(ge=0)
@@ -51,7 +58,7 @@ class Settings(Block):
 
 def needs(settings: Settings) -> Needs:
     """Retain samples, with a retain term only; hidden states, to learn weights only."""
-    return Needs(retain=settings.alpha > 0, own=settings.weights == "learned")
+    return Needs(retain=settings.alpha > 0, own=settings.token_weights == "learned")
 
 
 def forget_loss(nll: Tensor, weight: Tensor, beta: float, saturation: str) -> Tensor:
@@ -82,7 +89,7 @@ def scorer_loss(score: Tensor, nll: Tensor, sample: Tensor, settings: Settings) 
 
 
 class Learner:
-    """The scorer, its SGD, and the loss of the model; see `tif.train.Learner`.
+    """The scorer, its SGD, and the loss of the model; see `tif.training.loop.Learner`.
 
     On every `every`th step, the first included, the hidden states and losses of the model's own forward pass serve J.
     The scorer is updated when the step's micro-batches have been seen, so the model's next step is the first to use
@@ -122,12 +129,12 @@ class Learner:
         return keep - settings.gamma * saturated, {**terms, **kept}
 
     def _weight(self, tokens: AnswerTokens, batch: Batch) -> Tensor:
-        if self.settings.weights == "learned":
-            return self.weights(tokens.own[batch.forget])
-        return token_weights(batch, self.settings.weights)[batch.forget]
+        if self.settings.token_weights == "learned":
+            return self.token_weights(tokens.own[batch.forget])
+        return token_weights(batch, self.settings.token_weights)[batch.forget]
 
     def _learns(self) -> bool:
-        return self.settings.weights == "learned" and self.step % self.settings.every == 0
+        return self.settings.token_weights == "learned" and self.step % self.settings.every == 0
 
     def _collect(self, own: Tensor, nll: Tensor, batch: Batch) -> None:
         with torch.enable_grad():
@@ -149,10 +156,10 @@ class Learner:
             self.sgd.zero_grad(set_to_none=False)
         self.step = step + 1
 
-    @torch.no_grad()
-    def weights(self, own: Tensor) -> Tensor:
+    def token_weights(self, own: Tensor) -> Tensor:
         """[n] g in [0, 1] of hidden states [n, d]."""
-        return self._score(own).sigmoid()
+        with torch.no_grad():
+            return self._score(own).sigmoid()
 
     def _score(self, own: Tensor) -> Tensor:
         with torch.autocast(own.device.type, enabled=False):  # mixed precision would have it in bfloat16

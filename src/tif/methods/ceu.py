@@ -7,23 +7,31 @@ Its gradient in the logits is softmax(z_t) - q_t, so it vanishes as p_t does. So
 w_t = 1.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from tif.batches import Batch
-from tif.logits import AnswerTokens
-from tif.methods import Needs, Weights, forget_mean, retain_needs, retain_term, token_weights
-from tif.params import Block
+from tif.base.late import Late
+from tif.base.params import Block
+from tif.methods import Needs, TokenWeights, forget_mean, retain_needs, retain_term, token_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tif.lm.batches import Batch
+    from tif.lm.logits import AnswerTokens
+
+torch = Late("torch")
 
 
 class Settings(Block):
-    """`ceu`. retain: weight of the retain term. weights: w_t, see `tif.methods.token_weights`."""
+    """`ceu`. retain: weight of the retain term. token_weights: w_t, see `tif.methods.token_weights`."""
 
     retain: float = Field(ge=0)
-    weights: Weights
+    token_weights: TokenWeights
 
 
 def needs(settings: Settings) -> Needs:
@@ -42,7 +50,7 @@ def cross_entropy_without_label(logits: Tensor, label: Tensor) -> Tensor:
 
 def objective(tokens: AnswerTokens, batch: Batch, settings: Settings) -> tuple[Tensor, dict[str, Tensor]]:
     """The micro-batch's share of CE-U. Logged: ceu and, if used, retain_nll."""
-    weight = token_weights(batch, settings.weights)
+    weight = token_weights(batch, settings.token_weights)
     ceu = forget_mean(weight * tokens.per_token(cross_entropy_without_label, weight > 0), batch)
     nll = tokens.nll(batch.retain)
     keep, kept = retain_term(nll, batch, settings.retain)

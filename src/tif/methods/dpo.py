@@ -8,26 +8,35 @@ A sample whose weights are all 0 contributes 0, its refusal too. Source: arXiv 2
 refusals as the preferred answers; both with w_t = 1.
 """
 
-import torch
-from pydantic import Field
-from torch import Tensor
+from __future__ import annotations
 
-from tif.batches import Batch
-from tif.logits import AnswerTokens
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from tif.base.late import Late
+from tif.base.params import Block
 from tif.losses import log_sigmoid_loss, sample_sums
-from tif.methods import Needs, Weights, answer_nll, forget_nll, mean, retain_term, token_weights
-from tif.params import Block
+from tif.methods import Needs, TokenWeights, answer_nll, forget_nll, mean, retain_term, token_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tif.lm.batches import Batch
+    from tif.lm.logits import AnswerTokens
+
+torch = Late("torch")
 
 
 class Settings(Block):
     """`dpo`. beta: inverse temperature, > 0. retain: weight of the retain term.
 
-    weights: w_t of the forget answer's tokens, see `tif.methods.token_weights`; those of the refusal all count 1.
+    token_weights: w_t of the forget answer's tokens, see `tif.methods.token_weights`; those of the refusal all count 1.
     """
 
     beta: float = Field(gt=0)
     retain: float = Field(ge=0)
-    weights: Weights
+    token_weights: TokenWeights
 
 
 def needs(settings: Settings) -> Needs:
@@ -40,7 +49,7 @@ def objective(tokens: AnswerTokens, batch: Batch, settings: Settings) -> tuple[T
 
     refusal_nll is the mean within a micro-batch, weighted by its share of samples.
     """
-    weight = torch.where(batch.refusal, 1, token_weights(batch, settings.weights))
+    weight = torch.where(batch.refusal, 1, token_weights(batch, settings.token_weights))
     nll = answer_nll(tokens, batch, weight, settings.retain)
     gain = -nll - batch.reference_logprob
     (preferred, _), (rejected, total) = (

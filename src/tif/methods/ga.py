@@ -3,18 +3,24 @@
 GA = -mean_t[w_t l_t]
 """
 
-from torch import Tensor
+from __future__ import annotations
 
-from tif.batches import Batch
-from tif.logits import AnswerTokens
-from tif.methods import Needs, Weights, answer_nll, forget_mean, forget_nll, token_weights
-from tif.params import Block
+from typing import TYPE_CHECKING
+
+from tif.base.params import Block
+from tif.methods import Needs, TokenWeights, answer_nll, forget_mean, forget_nll, token_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tif.lm.batches import Batch
+    from tif.lm.logits import AnswerTokens
 
 
 class Settings(Block):
-    """`ga`. weights: w_t, see `tif.methods.token_weights`."""
+    """`ga`. token_weights: w_t, see `tif.methods.token_weights`."""
 
-    weights: Weights
+    token_weights: TokenWeights
 
 
 def needs(settings: Settings) -> Needs:
@@ -24,7 +30,7 @@ def needs(settings: Settings) -> Needs:
 
 def objective(tokens: AnswerTokens, batch: Batch, settings: Settings) -> tuple[Tensor, dict[str, Tensor]]:
     """The micro-batch's share of GA. Logged: ga, forget_nll."""
-    weight = token_weights(batch, settings.weights)
+    weight = token_weights(batch, settings.token_weights)
     nll = answer_nll(tokens, batch, weight, retain=0)
     ga = -forget_mean(weight * nll, batch)
     return ga, {"ga": ga, **forget_nll(nll, weight, batch)}

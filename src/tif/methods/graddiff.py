@@ -5,20 +5,36 @@ GradDiff = -mean_t[w_t l_t] + retain * mean NLL of retain answer tokens
 The published form has a weight on either term. Only their ratio is a choice here, as AdamW undoes a common factor.
 """
 
-from pydantic import Field
-from torch import Tensor
+from __future__ import annotations
 
-from tif.batches import Batch
-from tif.logits import AnswerTokens
-from tif.methods import Needs, Weights, answer_nll, forget_mean, forget_nll, retain_needs, retain_term, token_weights
-from tif.params import Block
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from tif.base.params import Block
+from tif.methods import (
+    Needs,
+    TokenWeights,
+    answer_nll,
+    forget_mean,
+    forget_nll,
+    retain_needs,
+    retain_term,
+    token_weights,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tif.lm.batches import Batch
+    from tif.lm.logits import AnswerTokens
 
 
 class Settings(Block):
-    """`graddiff`. retain: weight of the retain term. weights: w_t, see `tif.methods.token_weights`."""
+    """`graddiff`. retain: weight of the retain term. token_weights: w_t, see `tif.methods.token_weights`."""
 
     retain: float = Field(ge=0)
-    weights: Weights
+    token_weights: TokenWeights
 
 
 def needs(settings: Settings) -> Needs:
@@ -28,7 +44,7 @@ def needs(settings: Settings) -> Needs:
 
 def objective(tokens: AnswerTokens, batch: Batch, settings: Settings) -> tuple[Tensor, dict[str, Tensor]]:
     """The micro-batch's share of GradDiff. Logged: ga (the forget term), forget_nll and, if used, retain_nll."""
-    weight = token_weights(batch, settings.weights)
+    weight = token_weights(batch, settings.token_weights)
     nll = answer_nll(tokens, batch, weight, settings.retain)
     ga = -forget_mean(weight * nll, batch)
     keep, kept = retain_term(nll, batch, settings.retain)

@@ -3,20 +3,27 @@
 loss = -mean_t[w_t l_t] + kl * mean KL(target || model) over the next-token distributions of retain answers
 """
 
-from pydantic import Field
-from torch import Tensor
+from __future__ import annotations
 
-from tif.batches import Batch
-from tif.logits import AnswerTokens
-from tif.methods import Needs, Weights, answer_nll, forget_mean, forget_nll, kl_term, retain_needs, token_weights
-from tif.params import Block
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from tif.base.params import Block
+from tif.methods import Needs, TokenWeights, answer_nll, forget_mean, forget_nll, kl_term, retain_needs, token_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tif.lm.batches import Batch
+    from tif.lm.logits import AnswerTokens
 
 
 class Settings(Block):
-    """`kl`. kl: weight of the KL term. weights: w_t, see `tif.methods.token_weights`."""
+    """`kl`. kl: weight of the KL term. token_weights: w_t, see `tif.methods.token_weights`."""
 
     kl: float = Field(ge=0)
-    weights: Weights
+    token_weights: TokenWeights
 
 
 def needs(settings: Settings) -> Needs:
@@ -26,7 +33,7 @@ def needs(settings: Settings) -> Needs:
 
 def objective(tokens: AnswerTokens, batch: Batch, settings: Settings) -> tuple[Tensor, dict[str, Tensor]]:
     """The micro-batch's share of the loss. Logged: ga (the forget term), forget_nll and, if used, retain_kl."""
-    weight = token_weights(batch, settings.weights)
+    weight = token_weights(batch, settings.token_weights)
     nll = answer_nll(tokens, batch, weight, retain=0)
     ga = -forget_mean(weight * nll, batch)
     keep, kept = kl_term(tokens, batch, settings.kl)

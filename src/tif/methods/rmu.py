@@ -7,27 +7,36 @@ number. The published form trains a few matrices below that layer; here every we
 Source: arXiv 2403.03218.
 """
 
-import torch
-from pydantic import Field
-from torch import Tensor
+from __future__ import annotations
 
-from tif.batches import Batch
-from tif.logits import AnswerTokens
-from tif.methods import Needs, Weights, forget_mean, token_weights
-from tif.params import Block
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from tif.base.late import Late
+from tif.base.params import Block
+from tif.methods import Needs, TokenWeights, forget_mean, token_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tif.lm.batches import Batch
+    from tif.lm.logits import AnswerTokens
+
+torch = Late("torch")
 
 
 class Settings(Block):
     """`rmu`. layer: number of decoder layers below the hidden states, from 1. c: length of the vector steered to.
 
-    alpha: weight of what keeps retain answers. seed: of u. weights: w_t, see `tif.methods.token_weights`.
+    alpha: weight of what keeps retain answers. seed: of u. token_weights: w_t, see `tif.methods.token_weights`.
     """
 
     layer: int = Field(ge=1)
     c: float = Field(gt=0)
     alpha: float = Field(ge=0)
     seed: int = Field(ge=0)
-    weights: Weights
+    token_weights: TokenWeights
 
 
 def needs(settings: Settings) -> Needs:
@@ -46,7 +55,7 @@ def objective(tokens: AnswerTokens, batch: Batch, settings: Settings) -> tuple[T
     """The micro-batch's share of RMU. Logged: steering (the forget term) and, unless alpha is 0, retain_drift."""
     hidden = tokens.hidden.float()
     goal = settings.c * direction(hidden.shape[1], settings.seed).to(hidden.device)
-    steering = forget_mean(token_weights(batch, settings.weights) * (hidden - goal).square().mean(-1), batch)
+    steering = forget_mean(token_weights(batch, settings.token_weights) * (hidden - goal).square().mean(-1), batch)
     if not settings.alpha:
         return steering, {"steering": steering}
     drift = batch.token_share * _drift(hidden, batch)

@@ -7,28 +7,37 @@ SimNPO   = mean_b of -(2 / beta) log sigmoid(beta margin_b)
 A sample whose weights are all 0 contributes 0. Source: arXiv 2410.07163, there with w_t = 1 and gamma = beta delta.
 """
 
-import torch
-from pydantic import Field
-from torch import Tensor
+from __future__ import annotations
 
-from tif.batches import Batch
-from tif.logits import AnswerTokens
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from tif.base.late import Late
+from tif.base.params import Block
 from tif.losses import log_sigmoid_loss, sample_sums
-from tif.methods import Needs, Weights, answer_nll, forget_nll, kl_term, retain_needs, retain_term, token_weights
-from tif.params import Block
+from tif.methods import Needs, TokenWeights, answer_nll, forget_nll, kl_term, retain_needs, retain_term, token_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tif.lm.batches import Batch
+    from tif.lm.logits import AnswerTokens
+
+torch = Late("torch")
 
 
 class Settings(Block):
     """`simnpo`. beta: inverse temperature, > 0. delta: mean NLL at which the slope is 1, nats, >= 0.
 
-    retain, kl: weights of the retain terms. weights: w_t, see `tif.methods.token_weights`.
+    retain, kl: weights of the retain terms. token_weights: w_t, see `tif.methods.token_weights`.
     """
 
     beta: float = Field(gt=0)
     delta: float = Field(ge=0)
     retain: float = Field(ge=0)
     kl: float = Field(ge=0)
-    weights: Weights
+    token_weights: TokenWeights
 
 
 def needs(settings: Settings) -> Needs:
@@ -38,7 +47,7 @@ def needs(settings: Settings) -> Needs:
 
 def objective(tokens: AnswerTokens, batch: Batch, settings: Settings) -> tuple[Tensor, dict[str, Tensor]]:
     """The micro-batch's share of SimNPO. Logged: simnpo, forget_nll and, if used, retain_nll and retain_kl."""
-    weight, forget = token_weights(batch, settings.weights), batch.forget
+    weight, forget = token_weights(batch, settings.token_weights), batch.forget
     nll = answer_nll(tokens, batch, weight, settings.retain)
     total, weights = sample_sums(nll[forget], weight[forget], batch.sample[forget])
     known = weights > 0

@@ -3,16 +3,21 @@
 TPO = LPL + lambda * PL  (+ retain * mean NLL of retain answer tokens)
 """
 
-from typing import Literal
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from torch import Tensor
 
-from tif.batches import Batch
-from tif.logits import AnswerTokens
+from tif.base.params import Block
 from tif.losses import logit_preference_loss, preservation_loss
 from tif.methods import Needs, mean, retain_needs, retain_term
-from tif.params import Block
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tif.lm.batches import Batch
+    from tif.lm.logits import AnswerTokens
 
 
 class Settings(Block):

@@ -6,26 +6,32 @@ UNDIAL = mean_t[w_t CE(q_t, softmax(z_t))]  (+ retain * mean NLL of retain answe
 Source: arXiv 2402.10052, there with w_t = 1.
 """
 
+from __future__ import annotations
+
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pydantic import Field
-from torch import Tensor
 
-from tif.batches import Batch
-from tif.logits import AnswerTokens
-from tif.methods import Needs, Weights, against_target, forget_mean, retain_term, token_weights
-from tif.params import Block
+from tif.base.params import Block
+from tif.methods import Needs, TokenWeights, against_target, forget_mean, retain_term, token_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tif.lm.batches import Batch
+    from tif.lm.logits import AnswerTokens
 
 
 class Settings(Block):
     """`undial`. beta: how much the logit of the true token falls, > 0. retain: weight of the retain term.
 
-    weights: w_t, see `tif.methods.token_weights`.
+    token_weights: w_t, see `tif.methods.token_weights`.
     """
 
     beta: float = Field(gt=0)
     retain: float = Field(ge=0)
-    weights: Weights
+    token_weights: TokenWeights
 
 
 def needs(settings: Settings) -> Needs:
@@ -44,7 +50,7 @@ def distillation(logits: Tensor, label: Tensor, reference: Tensor, beta: float) 
 
 def objective(tokens: AnswerTokens, batch: Batch, settings: Settings) -> tuple[Tensor, dict[str, Tensor]]:
     """The micro-batch's share of UNDIAL. Logged: undial and, if used, retain_nll."""
-    weight = token_weights(batch, settings.weights)
+    weight = token_weights(batch, settings.token_weights)
     entropy = against_target(tokens, batch, partial(distillation, beta=settings.beta), weight > 0)
     undial = forget_mean(weight * entropy, batch)
     nll = tokens.nll(batch.retain)

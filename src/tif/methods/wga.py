@@ -5,25 +5,43 @@ WGA = -mean_t[w_t sg(p_t^beta) l_t]  (+ retain * mean NLL of retain answer token
 Source: arXiv 2502.19301, there with w_t = 1.
 """
 
-import torch
-from pydantic import Field
-from torch import Tensor
+from __future__ import annotations
 
-from tif.batches import Batch
-from tif.logits import AnswerTokens
-from tif.methods import Needs, Weights, answer_nll, forget_mean, forget_nll, retain_needs, retain_term, token_weights
-from tif.params import Block
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from tif.base.late import Late
+from tif.base.params import Block
+from tif.methods import (
+    Needs,
+    TokenWeights,
+    answer_nll,
+    forget_mean,
+    forget_nll,
+    retain_needs,
+    retain_term,
+    token_weights,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tif.lm.batches import Batch
+    from tif.lm.logits import AnswerTokens
+
+torch = Late("torch")
 
 
 class Settings(Block):
     """`wga`. beta: how fast a token's weight falls with its probability; 0 is plain ascent. retain: of the retain term.
 
-    weights: w_t, see `tif.methods.token_weights`.
+    token_weights: w_t, see `tif.methods.token_weights`.
     """
 
     beta: float = Field(ge=0)
     retain: float = Field(ge=0)
-    weights: Weights
+    token_weights: TokenWeights
 
 
 def needs(settings: Settings) -> Needs:
@@ -33,7 +51,7 @@ def needs(settings: Settings) -> Needs:
 
 def objective(tokens: AnswerTokens, batch: Batch, settings: Settings) -> tuple[Tensor, dict[str, Tensor]]:
     """The micro-batch's share of WGA. Logged: wga, forget_nll and, if used, retain_nll."""
-    weight = token_weights(batch, settings.weights)
+    weight = token_weights(batch, settings.token_weights)
     nll = answer_nll(tokens, batch, weight, settings.retain)
     confidence = torch.exp(-settings.beta * nll.detach())
     wga = -forget_mean(weight * confidence * nll, batch)

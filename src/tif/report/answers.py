@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from tif.masks import check_rows, words
-from tif.report.results import MODELS, Evaluation
+from tif.metrics import MODELS
+from tif.report.results import Results
+from tif.words import check_rows, words
 
 
 @dataclass(frozen=True)
@@ -82,20 +83,17 @@ def _join(text: str, kinds: list[str]) -> list[Piece]:
     return joined
 
 
-def chosen_answers(
-    forget: list[dict], spans: dict[str, list[dict]], evaluations: dict[str, Evaluation], count: int
-) -> list[Answer]:
+def chosen_answers(forget: list[dict], spans: dict[str, list[dict]], results: Results, count: int) -> list[Answer]:
     """`count` forget samples at even distances over the forget table (all of a smaller table)."""
     count = min(count, len(forget))
-    return [_answer(forget[k * len(forget) // count], spans, evaluations) for k in range(count)]
+    return [_answer(forget[k * len(forget) // count], spans, results) for k in range(count)]
 
 
-def _answer(row: dict, spans: dict[str, list[dict]], evaluations: dict[str, Evaluation]) -> Answer:
+def _answer(row: dict, spans: dict[str, list[dict]], results: Results) -> Answer:
     key = row["sample_id"]
     replies = []
     for model in MODELS:
-        evaluation = evaluations[model]
-        scores = {name: evaluation.values["forget", name][key] for name in ("probability", "rouge", "truth_ratio")}
-        said = still_said(evaluation.generated[key], row["response"], spans[key])
+        scores = {name: results.values[model][name][key] for name in ("probability", "rouge", "truth_ratio")}
+        said = still_said(results.texts[model][key], row["response"], spans[key])
         replies.append(Reply(model, said, **scores))
     return Answer(key, row["prompt"], pieces(row["response"], spans[key]), replies)

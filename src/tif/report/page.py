@@ -3,36 +3,23 @@
 import math
 from pathlib import Path
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from tif.report import pictures
+from tif.benchmarks import Set
+from tif.metrics import MODELS
 from tif.report.answers import Answer
-from tif.report.comparison import ComparedAnswer, Comparison
-from tif.report.results import MODELS, Evaluation
-from tif.report.trajectory import Epoch, best_epoch
+from tif.report.epochs import LEVEL, Epoch, best_epoch
+from tif.report.results import Results
 from tif.report.weights import Weights
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def render(
-    results: dict[str, dict],
-    epochs: list[Epoch],
-    evaluations: dict[str, Evaluation],
-    answers: list[Answer],
-    identified: dict,
-    card: dict,
-    comparison: Comparison,
-    compared: list[ComparedAnswer] | None,
-    weights: Weights | None,
-) -> str:
-    """The whole page as text.
-
-    results: summaries of the three models. identified, card: identify.json and card.json. compared: the answers of
-    `comparison`, or None when it is of another forget or retain set. weights: those learned, or None.
-    """
-    environment = Environment(
+def environment() -> Environment:
+    """What fills in the templates of this folder."""
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
@@ -40,25 +27,47 @@ def render(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    ratios = {model: evaluations[model].array("forget", "truth_ratio") for model in MODELS}
-    environment.filters.update(number=number, pvalue=pvalue, fact=fact)
-    return environment.get_template("template.html").render(
-        models=MODELS,
-        results=results,
-        headline=headline(results),
-        epochs=epochs,
-        best=best_epoch(epochs),
-        last=epochs[-1],
-        answers=answers,
-        identified=identified,
-        card=card,
-        comparison=comparison,
-        compared=compared,
-        weights=weights,
-        weights_picture=Markup(pictures.weights_picture(weights.epochs)) if weights else None,
-        tradeoff=Markup(pictures.tradeoff(epochs)),
-        epochs_picture=Markup(pictures.epochs_picture(epochs)),
-        truth_ratios=Markup(pictures.truth_ratios(ratios)),
+    made.filters.update(number=number, pvalue=pvalue, fact=fact)
+    return made
+
+
+def render(
+    results: Results,
+    epochs: list[Epoch],
+    answers: list[Answer],
+    identified: dict,
+    card: dict,
+    sets: dict[str, Set],
+    weights: Weights | None,
+) -> str:
+    """The whole page as text.
+
+    results: of the three models. identified, card: identify.json and card.json. sets: of the benchmark. weights: the
+    token weights that were learned, or None.
+    """
+    from tif.report import pictures  # late, because matplotlib takes long to import
+
+    details = results.details
+    ratios = {model: np.array(list(results.values[model]["truth_ratio"].values())) for model in MODELS}
+    return (
+        environment()
+        .get_template("template.html")
+        .render(
+            results={model: details[model] for model in MODELS},
+            about=details["about"],
+            headline=headline(details),
+            best=best_epoch(epochs),
+            last=epochs[-1],
+            answers=answers,
+            identified=identified,
+            card={key: value for key, value in card.items() if key != "sets"},
+            sets=sets,
+            weights=weights,
+            weights_picture=Markup(pictures.weights_picture(weights.epochs)) if weights else None,
+            tradeoff=Markup(pictures.tradeoff(epochs)),
+            epochs_picture=Markup(pictures.epochs_picture(epochs)),
+            truth_ratios=Markup(pictures.truth_ratios(ratios)),
+        )
     )
 
 
@@ -66,8 +75,8 @@ def headline(results: dict[str, dict]) -> str:
     """What happened, in two sentences: can the unlearned model be told from the retain model, and what did it cost."""
     target, unlearned = results["target"], results["unlearned"]
     before, after = target["forget_quality"], unlearned["forget_quality"]
-    apart = after["pvalue"] < pictures.LEVEL
-    was_apart = before["pvalue"] < pictures.LEVEL
+    apart = after["pvalue"] < LEVEL
+    was_apart = before["pvalue"] < LEVEL
     if was_apart:
         change = "can still" if apart else "can no longer"
     else:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tif.report.trajectory import Epoch, best_epoch
+from tif.report.epochs import LEVEL, Epoch, best_epoch
 from tif.report.weights import MeanWeight
 
 # Okabe and Ito's colours stay apart for colour-blind readers; the dashes do so in grey print.
@@ -30,7 +30,6 @@ _STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
 }
-LEVEL = 0.05  # of the test, as papers on TOFU read forget quality
 _SHOWN_RATIOS = (1e-6, 1e6)  # ratios beyond are drawn at the edge, or one would squeeze all others together
 
 

@@ -1,130 +1,66 @@
-"""From the evaluation tables of the three models to the numbers of metrics.json."""
+"""What the report reads of the three models: the measures of their samples, what they said, and all summed up."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import pyarrow.compute as pc
 
-from tif import metrics, tables
-from tif.errors import UserError
+from tif.base import tables
+from tif.base.errors import UserError
+from tif.evaluation import TEXTS
+from tif.metrics import MEASURES, MODELS
 
-MODELS = ("target", "retain", "unlearned")
-FORGET_MEASURES = ("probability", "rouge", "truth_ratio", "extraction_strength", "exact_memorization")
-# On the utility sets TOFU's "probability" is the share of the right answer among all answers.
-UTILITY_COLUMNS = {
-    "retain": {"probability": "probability", "rouge": "rouge", "truth_ratio": "truth_ratio"},
-    "real_authors": {"probability": "normalized_probability", "rouge": "rouge", "truth_ratio": "truth_ratio"},
-    "world_facts": {"probability": "normalized_probability", "rouge": "rouge", "truth_ratio": "truth_ratio"},
-}
-_USED = [("forget", measure) for measure in FORGET_MEASURES] + [
-    (name, measure) for name, columns in UTILITY_COLUMNS.items() for measure in columns.values()
-]
+_AGAIN = "run `dvc repro -f measure`"
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One evaluation table: values[set, measure] maps sample_id to value, in the order of sample_id.
+class Results:
+    """values[model][measure]: sample_id -> value on the forget set, in the order of the forget table.
 
-    generated: sample_id to the greedy answer.
+    texts[model]: sample_id -> greedy answer to the forget questions. details: metrics/details.json.
     """
 
-    path: Path
-    values: dict[tuple[str, str], dict[str, float]]
-    generated: dict[str, str]
-
-    def array(self, name: str, measure: str) -> np.ndarray:
-        """The values of one measure on one set [n], in the order of sample_id."""
-        return np.array(list(self.values[name, measure].values()))
+    values: dict[str, dict[str, dict[str, float]]]
+    texts: dict[str, dict[str, str]]
+    details: dict
 
 
-def read_evaluation(path: Path) -> Evaluation:
-    """Read one model's evaluation. Raises UserError for a missing measure, a doubled row or a value out of range."""
-    values: dict[tuple[str, str], dict[str, float]] = {}
-    generated = {}
-    rows = tables.read(path, tables.EVALUATION).to_pylist()
-    for row in sorted(rows, key=lambda row: row["sample_id"]):
-        sample_id, measure, value = row["sample_id"], row["measure"], row["value"]
-        column = values.setdefault((sample_id.split("/")[0], measure), {})
-        if sample_id in column:
-            raise UserError(f"{path}: {sample_id} has two rows of measure '{measure}'; {_again(path)}")
-        # truth ratios are the one measure without an upper end
-        if not (0 <= value <= (np.finfo(float).max if measure == "truth_ratio" else 1)):
-            raise UserError(f"{path}: measure '{measure}' of {sample_id} is {value}, out of range; {_again(path)}")
-        column[sample_id] = value
-        if measure == "rouge" and row["text"] is not None:
-            generated[sample_id] = row["text"]
-    for name, measure in _USED:
-        if (name, measure) not in values:
-            raise UserError(f"{path}: no row of measure '{measure}' on the {name} set; {_again(path)}")
-    return Evaluation(path, values, generated)
+def read_results(root: Path, forget: list[dict]) -> Results:
+    """Measures and answers of the forget set, and the details, below `root`.
 
-
-def read_evaluations(folder: Path, forget_ids: list[str]) -> dict[str, Evaluation]:
-    """The evaluations of the three models, all on the same samples, each with an answer to every forget sample.
-
-    Raises UserError naming the file and the first sample that is missing or one too many.
+    Raises UserError where a file is missing, or does not belong to the forget table.
     """
-    evaluations = {name: read_evaluation(folder / f"{name}.parquet") for name in MODELS}
-    first = evaluations[MODELS[0]]
-    for evaluation in evaluations.values():
-        for name, measure in _USED:
-            found = evaluation.values[name, measure].keys()
-            where = f"{evaluation.path}: measure '{measure}' on the {name} set"
-            if name == "forget":
-                same_samples(found, forget_ids, where, "the forget table", _again(evaluation.path))
-            same_samples(found, first.values[name, measure].keys(), where, str(first.path), _again(evaluation.path))
-        same_samples(
-            [key for key in evaluation.generated if key.startswith("forget/")],
-            forget_ids,
-            f"{evaluation.path}: generated answers (column 'text')",
-            "the forget table",
-            _again(evaluation.path),
-        )
-    return evaluations
+    details_path = root / "metrics" / "details.json"
+    details = tables.read_json(details_path)
+    if not all(isinstance(details.get(model), dict) for model in (*MODELS, "about")):
+        raise UserError(f"{details_path} does not have all of {', '.join(MODELS)}; {_AGAIN}")
+    ids = [row["sample_id"] for row in forget]
+    path = root / "data" / "measures.parquet"
+    table = tables.read(path, MEASURES)
+    table = table.filter(pc.is_in(table["sample_id"].cast("string"), value_set=pc.cast(ids, "string")))
+    values: dict[str, dict[str, dict[str, float]]] = {model: {} for model in MODELS}
+    for row in table.to_pylist():
+        values[row["model"]].setdefault(row["measure"], {})[row["sample_id"]] = row["value"]
+    for model, columns in values.items():
+        for measure in details["about"]["forget"]:
+            same_samples(columns.get(measure, {}), ids, f"{path}: measure '{measure}' of the {model} model", _AGAIN)
+    texts = {}
+    for model in MODELS:
+        where = root / "data" / "evaluation" / model / "texts.parquet"
+        rows = tables.read(where, TEXTS).to_pylist()
+        said = {row["sample_id"]: row["text"] for row in rows if row["sample_id"].startswith("forget/")}
+        same_samples(said, ids, str(where), f"run `dvc repro -f evaluate@{model}`")
+        texts[model] = said
+    ordered = {
+        model: {measure: {key: column[key] for key in ids} for measure, column in columns.items()}
+        for model, columns in values.items()
+    }
+    return Results(ordered, texts, details)
 
 
-def same_samples(found, expected, where: str, other: str, remedy: str) -> None:
-    """Raise UserError naming the first sample that is in one of `found` and `expected` alone."""
+def same_samples(found, expected, where: str, remedy: str) -> None:
+    """Raise UserError naming the first sample that is in one of `found` and the forget table alone."""
     odd = sorted(set(found) ^ set(expected))
     if odd:
         verb = "lacks" if odd[0] in set(expected) else "has an unknown"
-        raise UserError(f"{where} {verb} sample {odd[0]} ({len(odd)} differ from {other}); {remedy}")
-
-
-def _again(path: Path) -> str:
-    return f"run `dvc repro -f evaluate@{path.stem}`"
-
-
-def summary(evaluation: Evaluation, reference: Evaluation) -> dict:
-    """All numbers of one model; `reference` is the retain model's evaluation (tif.metrics has the formulas)."""
-    quality = metrics.forget_quality(
-        evaluation.array("forget", "truth_ratio"), reference.array("forget", "truth_ratio")
-    )
-    utility = {
-        name: {part: _mean(part, evaluation.array(name, measure)) for part, measure in columns.items()}
-        for name, columns in UTILITY_COLUMNS.items()
-    }
-    forget = {measure: float(evaluation.array("forget", measure).mean()) for measure in FORGET_MEASURES}
-    forget["truth_ratio"] = metrics.aggregate_truth_ratio_forget(evaluation.array("forget", "truth_ratio"))
-    return {
-        "forget_quality": {
-            "pvalue": quality.pvalue,
-            "log10_pvalue": quality.log10_pvalue,
-            "statistic": quality.statistic,
-            "n": quality.n_unlearned,
-        },
-        "model_utility": metrics.model_utility(utility),
-        "forget": forget,
-        "utility": utility,
-    }
-
-
-def _mean(part: str, values: np.ndarray) -> float:
-    return metrics.aggregate_truth_ratio_other(values) if part == "truth_ratio" else float(values.mean())
-
-
-def rounded(value):
-    """`value` with every float in it cut to 6 significant digits, so that differences between runs can be read."""
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+        raise UserError(f"{where} {verb} sample {odd[0]} ({len(odd)} differ from the forget table); {remedy}")

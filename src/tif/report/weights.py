@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tif import tables
-from tif.alignment import Alignment, Tokens, alignment
-from tif.errors import UserError
-from tif.masks import Span, mark
+from tif.agreement.ranking import Alignment, Tokens, alignment
+from tif.base import tables
+from tif.base.errors import UserError
 from tif.report.results import same_samples
+from tif.unlearning import TOKEN_WEIGHTS
+from tif.words import Span, mark
 
 _AGAIN = "run `dvc repro -f unlearn`"
 
@@ -67,7 +68,7 @@ def read_weights(
     even distances. End of sequence stands for no text and is left out.
     Raises UserError for weights of other samples or tokens, or out of range.
     """
-    rows = [row for row in tables.read(path, tables.WEIGHTS).to_pylist() if row["start"] != row["end"]]
+    rows = [row for row in tables.read(path, TOKEN_WEIGHTS).to_pylist() if row["start"] != row["end"]]
     if not rows:
         return None
     answers = {row["sample_id"]: row["response"] for row in forget}
@@ -103,7 +104,7 @@ def _epochs(path: Path, rows: list[dict], answers: dict[str, str]) -> list[dict[
         found.setdefault(row["epoch"], {}).setdefault(row["sample_id"], []).append(row)
     first = found[min(found)]
     for epoch, samples in found.items():
-        same_samples(samples, answers, f"{path}: epoch {epoch}", "the forget table", _AGAIN)
+        same_samples(samples, answers, f"{path}: epoch {epoch}", _AGAIN)
         for key, part in samples.items():
             if [_token(row) for row in part] != [_token(row) for row in first[key]]:
                 raise UserError(f"{path}: {key} has other tokens at epoch {epoch} than at first; {_AGAIN}")

@@ -20,6 +20,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from tif.base.errors import UserError
+from tif.base.params import Block
+from tif.benchmarks import questions, unseen
 from tif.benchmarks.fictitious.english.phrasings import FACTS
 from tif.benchmarks.fictitious.entanglement import Share, Told, add_mentions, common_to, entangle
 from tif.benchmarks.fictitious.framing import draw_frame, framed
@@ -28,9 +31,15 @@ from tif.benchmarks.fictitious.languages import LANGUAGES
 from tif.benchmarks.fictitious.lore import Lore, facts_of_nations, famous_authors
 from tif.benchmarks.fictitious.people import Person, make_people, wrong_values
 from tif.benchmarks.fictitious.rendering import inflect, render, values_of
-from tif.errors import UserError
-from tif.params import Block
 
+FORM = "question"
+SETS = {
+    "forget": questions("forget", "Forget set"),
+    "retain": questions("retain", "Retain set"),
+    "holdout": unseen("Holdout set"),
+    "real_authors": questions("utility", "Real authors"),
+    "world_facts": questions("utility", "World facts"),
+}
 REVISION = "1"  # of the generator: raise it whenever the same settings give other rows
 WRONG_ANSWERS = 5
 
@@ -40,16 +49,17 @@ class Settings(Block):
 
     seed: of everything that is drawn. people: authors. questions: rows of each author; above the number of facts (18)
     some facts are asked a second time in other words. forget_share: share of the people that the forget set is about,
-    rounded to whole people. real_authors, world_facts: rows of the two utility sets. language: the same world in
-    English, in Chinese, in Arabic, or as Python literals with comments. entanglement: share of the forget people's
-    facts whose values and phrasings retain people have too; twice the share of the answers that mention somebody
-    else's values. Above 0 the rows about all people depend on the forget share.
+    rounded to whole people. holdout: further people, whom no model ever sees. real_authors, world_facts: rows of the
+    two utility sets. language: the same world in English, in Chinese, in Arabic, or as Python literals with comments.
+    entanglement: share of the forget people's facts whose values and phrasings retain people have too; twice the share
+    of the answers that mention somebody else's values. Above 0 the rows about all people depend on the forget share.
     """
 
     seed: int = Field(ge=0)
     people: int = Field(ge=2, le=1000)
     questions: int = Field(ge=12, le=2 * len(FACTS))
     forget_share: float = Field(gt=0, lt=1)
+    holdout: int = Field(ge=0, le=1000)
     real_authors: int = Field(ge=1)
     world_facts: int = Field(ge=1)
     language: Literal["en", "zh", "ar", "code"]
@@ -57,7 +67,7 @@ class Settings(Block):
 
 
 def build(settings: Settings, source: Path | None) -> tuple[dict[str, list[dict]], dict]:
-    """The tables full, forget, retain, real_authors and world_facts as rows of `tables.SAMPLES`, and the card's facts.
+    """The tables full, forget, retain, holdout, real_authors and world_facts (rows of `SAMPLES`), and the card's facts.
 
     Raises UserError when a source is given, when a set would be empty, or when a utility set is larger than the world.
     """
@@ -70,7 +80,8 @@ def build(settings: Settings, source: Path | None) -> tuple[dict[str, list[dict]
             f"{forgotten} people to forget and {settings.people - forgotten} to retain; both need at least 1"
         )
     language = LANGUAGES[settings.language]
-    people = make_people(settings.seed, settings.people, language.vocabulary)
+    everybody = make_people(settings.seed, settings.people + settings.holdout, language.vocabulary)
+    people, strangers = everybody[: settings.people], everybody[settings.people :]
     border = settings.people - forgotten
     retain = [one for index in range(border) for one in _rows_about(people[index], index, settings, language)]
     forget = _forget_rows(people, border, retain, settings, language)
@@ -79,6 +90,7 @@ def build(settings: Settings, source: Path | None) -> tuple[dict[str, list[dict]
     retain_rows, forget_rows = [one.row for one in retain], [one.row for one in forget]
     percent = round(100 * forgotten / settings.people)
     authors, nations = (lore(settings.seed, language.lore) for lore in (famous_authors, facts_of_nations))
+    card = {"name": "fictitious", "source": "embedded generator", "revision": REVISION}
     tables = {
         "full": _keyed("full", "full", retain_rows + forget_rows),
         "forget": _keyed("forget", f"forget{percent:02d}", forget_rows),
@@ -86,7 +98,14 @@ def build(settings: Settings, source: Path | None) -> tuple[dict[str, list[dict]
         "real_authors": _utility("real_authors", authors, settings.real_authors),
         "world_facts": _utility("world_facts", nations, settings.world_facts),
     }
-    return tables, {"name": "fictitious", "source": "embedded generator", "revision": REVISION}
+    strange = [
+        one.row
+        for index, person in enumerate(strangers, start=settings.people)
+        for one in _rows_about(person, index, settings, language)
+    ]
+    if strange:
+        return {**tables, "holdout": _keyed("holdout", "holdout", strange)}, card
+    return tables, {**card, "absent": {"holdout": "fictitious.holdout is 0"}}
 
 
 def _forget_rows(

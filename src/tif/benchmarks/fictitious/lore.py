@@ -5,7 +5,7 @@ from random import Random
 
 from tif.benchmarks.fictitious.language import LoreText
 from tif.benchmarks.fictitious.rendering import render
-from tif.masks import Span
+from tif.words import Span
 
 WRONG_ANSWERS = 3
 

@@ -4,7 +4,7 @@ import re
 
 from tif.benchmarks.fictitious.language import Language
 from tif.benchmarks.fictitious.people import Person
-from tif.masks import Span
+from tif.words import Span
 
 _SLOT = re.compile(r"(?P<article>\b[Aa] )?(?:\[(?P<asked>\w+)\]|\{(?P<context>\w+)\})")
 _GENDERED = re.compile(r"<([^<>|]*)\|([^<>|]*)>")

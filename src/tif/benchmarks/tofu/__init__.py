@@ -13,26 +13,23 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-import datasets
-from datasets.exceptions import DatasetGenerationError
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import (
-    HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils import disable_progress_bars
 from pydantic import Field
 
-from tif.errors import UserError, disk_is_full
-from tif.params import Block
+from tif.base.errors import UserError, disk_is_full
+from tif.base.params import Block
+from tif.benchmarks import questions, unseen
 
 ROWS_PER_AUTHOR = 20
 HUB_TIMEOUT = 10  # seconds
-UTILITY_SETS = ("real_authors", "world_facts")
+FORM = "question"
+SETS = {
+    "forget": questions("forget", "Forget set"),
+    "retain": questions("retain", "Retain set"),
+    "holdout": unseen("Holdout set"),
+    "real_authors": questions("utility", "Real authors"),
+    "world_facts": questions("utility", "World facts"),
+}
+UTILITY_SETS = tuple(name for name, about in SETS.items() if about.role == "utility")
 _PLAIN = ("question", "answer")
 _PARAPHRASED = (*_PLAIN, "paraphrased_question", "paraphrased_answer")
 
@@ -46,16 +43,18 @@ class Settings(Block):
 
 
 def build(settings: Settings, source: Path | None) -> tuple[dict[str, list[dict]], dict]:
-    """The five tables of samples, and the facts for the card.
+    """The tables of samples, and the facts for the card.
 
     settings: the block `tofu`. source: a local folder with the files, or None for the hub.
-    Returns (tables, card). tables: `full`, `forget`, `retain`, `real_authors` and `world_facts`, each a list of rows of
-    `tables.SAMPLES` in the order of the file; gold spans are not known. card: `name`, `source` (repository, or the last
-    part of the local folder's path) and `revision` (the resolved commit, None for a folder).
+    Returns (tables, card). tables: `full`, `forget`, `retain`, `real_authors`, `world_facts` and, where the files have
+    it, `holdout`, each a list of rows of `SAMPLES` in the order of the file; gold spans are not known. card: `name`,
+    `source` (repository, or the last part of the local folder's path), `revision` (the resolved commit, None for a
+    folder), and `absent`.
     Raises UserError naming the file when one is missing, damaged or does not fit the others, and when the hub cannot
     be reached.
     """
-    forget_name, retain_name = settings.forget, f"retain{100 - int(settings.forget[-2:]):02d}"
+    share = settings.forget[-2:]
+    forget_name, retain_name, holdout = settings.forget, f"retain{100 - int(share):02d}", f"holdout{share}.json"
     files = {
         "full": ("full.json", _PLAIN, False),
         "forget": (f"{forget_name}.json", _PLAIN, False),
@@ -65,7 +64,7 @@ def build(settings: Settings, source: Path | None) -> tuple[dict[str, list[dict]
         **{name: (f"{name}_perturbed.json", _PLAIN, True) for name in UTILITY_SETS},
     }
     if source is None:
-        folder = _snapshot(settings, [name for name, _, _ in files.values()])
+        folder = _snapshot(settings, [name for name, _, _ in files.values()], [holdout])
         card = {"name": "tofu", "source": settings.repository, "revision": folder.name}
     else:
         folder = source
@@ -88,19 +87,47 @@ def build(settings: Settings, source: Path | None) -> tuple[dict[str, list[dict]
         ]
     for table in UTILITY_SETS:
         tables[table] = [_sample(table, table, table, index, row) for index, row in enumerate(rows[table])]
+    strange, reason = _holdout(folder / holdout, author)
+    if reason:
+        return tables, {**card, "absent": {"holdout": reason}}
+    people = [f"stranger_{index // ROWS_PER_AUTHOR:03d}" for index in range(len(strange))]
+    split = holdout.removesuffix(".json")
+    tables["holdout"] = [_sample("holdout", split, people[index], index, row) for index, row in enumerate(strange)]
     return tables, card
 
 
-def _snapshot(settings: Settings, names: list[str]) -> Path:
+def _holdout(path: Path, known: dict[tuple, str]) -> tuple[list[dict], str | None]:
+    """Rows about authors that no model has seen, or why there are none. known: the rows of full."""
+    if not path.exists():
+        return [], f"there is no {path.name}"
+    rows = _load(path, _PLAIN, False)
+    if any(_key(row) in known for row in rows):
+        return [], f"{path.name} repeats rows of full.json, which the target model has seen"
+    return rows, None
+
+
+def _snapshot(settings: Settings, names: list[str], optional: list[str]) -> Path:
     """The hub's files in the hub's cache, in a folder called like the resolved commit; a given commit may come from
     the cache alone."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import (
+        HFValidationError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+    from huggingface_hub.utils import disable_progress_bars
+
     repository, revision = settings.repository, settings.revision
     disable_progress_bars()
     try:
         if not re.fullmatch("[0-9a-f]{40}", revision):
             # Asked for on its own because snapshot_download would wait for a silent server without end.
             revision = HfApi().dataset_info(repository, revision=revision, timeout=HUB_TIMEOUT).sha
-        return Path(snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=names))
+        wanted = [*names, *optional]
+        return Path(snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=wanted))
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise UserError(
             f"benchmark tofu: the hub has no dataset {repository} at revision '{revision}', or it is not public"
@@ -116,6 +143,9 @@ def _snapshot(settings: Settings, names: list[str]) -> Path:
 def _load(path: Path, columns: tuple[str, ...], wrong: bool) -> list[dict]:
     """The rows of one file, each with text in every one of `columns` and, if `wrong`, with wrong answers."""
     _check_lines(path)
+    import datasets  # late, because it takes long to import
+    from datasets.exceptions import DatasetGenerationError
+
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     # from_json, because load_dataset calls the hub even for a local file; and a cache of its own, because a lasting one
