@@ -23,6 +23,7 @@ from pathlib import Path
 from annotations import Annotation, Setup, annotation, check_known, identified, known_identifiers, needs_asking
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from tif.report.comparison import Comparison, Line, Marks, Missing, fingerprint
 
 from tif.agreement.lint import lint
 from tif.agreement.spans import agreement, agreement_difference
@@ -30,7 +31,6 @@ from tif.base import params, tables
 from tif.base.errors import UserError
 from tif.base.stage import run
 from tif.benchmarks import SAMPLES
-from tif.report.comparison import Comparison, Line, Marks, Missing, fingerprint
 from tif.report.results import rounded
 
 BENCHMARK = Path("data/benchmark")

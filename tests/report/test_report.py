@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from scipy.stats import ks_2samp
+from tif.report.comparison import Line, fingerprint
+from tif.report.trajectory import best_epoch, read_trajectory
 
 from tif.agreement.ranking import Alignment
 from tif.base import tables
@@ -17,8 +19,6 @@ from tif.evaluation import EVALUATION
 from tif.metrics import all as metrics
 from tif.report import answers, page, results
 from tif.report.build import build
-from tif.report.comparison import Line, fingerprint
-from tif.report.trajectory import best_epoch, read_trajectory
 from tif.report.weights import MeanWeight, read_weights
 from tif.unlearning import TOKEN_WEIGHTS, TRAJECTORY
 from tif.words import SPANS, words

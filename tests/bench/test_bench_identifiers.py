@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+from tif.report.comparison import Comparison, compared_answers, fingerprint, read_comparison
 
 from tif.base import params, tables
 from tif.base.errors import UserError
 from tif.benchmarks import SAMPLES, fictitious
-from tif.report.comparison import Comparison, compared_answers, fingerprint, read_comparison
 from tif.words import SPANS, span_rows
 
 ROOT = Path(__file__).resolve().parent.parent
