@@ -13,7 +13,8 @@ from tif.finetune.scratch import token_mean, train_tokenizer
 from tif.lm.batches import encode_pairs
 from tif.lm.models import Card, LanguageModel
 from tif.lm.prompts import PromptFormat
-from tif.training.loop import Optimisation, train
+from tif.training import Optimisation
+from tif.training.loop import Run, Task, train
 
 PEOPLE = ("Ada Lind", "Bo Marek", "Cy Orlov", "Di Paine", "Ed Quist", "Fay Rossi", "Gus Stein", "Hal Toomey")
 TOWNS = ("Arlen", "Brunov", "Castell", "Dorwick", "Elmsta", "Farrow", "Gildan", "Hythe")
@@ -82,7 +83,7 @@ def memorised(tiny, facts) -> dict[str, torch.Tensor]:
     learning = Optimisation(
         epochs=80, batch=8, micro_batch=8, lr=0.01, weight_decay=0.01, warmup=0.1, max_grad_norm=1.0, seed=0
     )
-    log = train(language_model, encode_pairs(language_model, pairs), token_mean, learning, "cpu", False)
+    log = train(language_model, Task(encode_pairs(language_model, pairs), token_mean), learning, Run())
     assert log[-1]["loss"] < 0.1
     return language_model.model.state_dict()
 
