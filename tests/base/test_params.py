@@ -1,5 +1,6 @@
 """params.yaml: YAML 1.2, typed blocks, and messages that name the key, the value and the nearest valid name."""
 
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -123,3 +124,12 @@ def test_local_source(tmp_path):
 def test_names_of_blocks_have_no_dots(written):
     with pytest.raises(UserError, match=r"benchmark\.name = 'a\.b' is not allowed"):
         params.read("benchmark", params.BenchmarkChoice, written("benchmark: {name: a.b, source: data/none}"))
+
+
+@pytest.mark.parametrize(
+    ("progress", "terminal", "shown"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_progress_bars_are_for_terminals(monkeypatch, progress, terminal, shown):
+    """A log of `dvc repro > log` would hold every state of every bar."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    assert params.Runtime(progress=progress).shown == shown

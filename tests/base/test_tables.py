@@ -7,18 +7,31 @@ import pytest
 from tif.base import tables
 from tif.base.errors import UserError
 from tif.benchmarks import SAMPLES
+from tif.evaluation import TEXTS, TOKENS
+from tif.metrics import MEASURES
+from tif.reference import REFERENCE
+from tif.unlearning import TOKEN_WEIGHTS, TRAJECTORY
 from tif.words import SPANS
 
 ROWS = [
     {"sample_id": "forget/0000", "start": 0, "end": 3, "text": "她是谁", "unwanted": True, "score": 0.5},
     {"sample_id": "forget/0000", "start": 4, "end": 5, "text": ".", "unwanted": False, "score": 0.0},
 ]
-SCHEMAS = ["SAMPLES", "SPANS", "REFERENCE", "TRAJECTORY", "EVALUATION"]
+SCHEMAS = {
+    "samples": SAMPLES,
+    "spans": SPANS,
+    "reference": REFERENCE,
+    "trajectory": TRAJECTORY,
+    "token weights": TOKEN_WEIGHTS,
+    "tokens": TOKENS,
+    "texts": TEXTS,
+    "measures": MEASURES,
+}
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_every_column_has_a_meaning_and_every_table_a_key(name):
-    schema = getattr(tables, name)
+    schema = SCHEMAS[name]
     assert "sample_id" in schema.names
     assert all(field.metadata[b"meaning"] for field in schema)
 
