@@ -46,16 +46,15 @@ def measure(benchmark: Path, evaluation: Path) -> Measured:
     samples = {name: (about, read_set(benchmark, name, about.role)) for name, about in sets.items()}
     scored = {model: read_scored(evaluation / model, samples) for model in MODELS}
     first = MODELS[0]
+    other = str(evaluation / first / "tokens.parquet")
+    values: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     for model in MODELS:
-        for name in sets:
-            where = f"{evaluation / model / 'tokens.parquet'}: the {name} set"
-            other = str(evaluation / first / "tokens.parquet")
-            again = f"run `dvc repro -f evaluate@{model}`"
-            same_samples(scored[model][name].sample_ids, scored[first][name].sample_ids, where, other, again)
-    values = {
-        model: {name: {key: _values(known[key], scored[model][name]) for key in sets[name].measures} for name in sets}
-        for model in MODELS
-    }
+        path, again = evaluation / model / "tokens.parquet", f"run `dvc repro -f evaluate@{model}`"
+        for name, about in sets.items():
+            one = scored[model][name]
+            same_samples(one.sample_ids, scored[first][name].sample_ids, f"{path}: the {name} set", other, again)
+            taken = {key: _values(known[key], one, f"{path}: the {name} set", again) for key in about.measures}
+            values.setdefault(model, {})[name] = taken
     sample_ids = {name: scored[first][name].sample_ids for name in sets}
     return Measured(sets, {key: known[key] for one in sets.values() for key in one.measures}, sample_ids, values)
 
@@ -71,15 +70,17 @@ def check(name: str, about: Set, known: dict[str, Measure], benchmark: Path) -> 
             raise UserError(f"{where} cannot have the measure '{key}': it lacks what that reads, or is of another role")
 
 
-def _values(one: Measure, scored: Scored) -> np.ndarray:
+def _values(one: Measure, scored: Scored, where: str, again: str) -> np.ndarray:
     try:
         values = np.asarray(one.values(scored), dtype=np.float64)
     except ValueError as error:
-        raise UserError(f"{one.name} of {scored.sample_ids[0].split('/')[0]}: {error}") from None
+        raise UserError(f"{where}: measure '{one.name}': {error}; {again}") from None
     odd = ~((values >= 0) & (values <= one.most))
     if odd.any():
         index = int(odd.argmax())
-        raise UserError(f"{one.name} of {scored.sample_ids[index]} is {values[index]}, which is out of range")
+        raise UserError(
+            f"{where}: measure '{one.name}' of {scored.sample_ids[index]} is {values[index]}, out of range; {again}"
+        )
     return values
 
 

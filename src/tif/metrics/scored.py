@@ -16,7 +16,7 @@ from tif.scores.truth_ratio import Losses, losses_of, mean_loss
 
 @dataclass(frozen=True)
 class Scored:
-    """What one model makes of the n samples of a set.
+    """What one model makes of the n samples of a set, in the order of the set's table.
 
     responses: the true answers. losses: of all answers that were scored. hits: n bool vectors, whether each token of
     the true answer, end of sequence included, is the model's first choice. texts: its own answers, or None.
@@ -56,10 +56,11 @@ def read_scored(folder: Path, sets: dict[str, tuple[Set, pa.Table]]) -> dict[str
     for name, (about, table) in sets.items():
         chosen = of_set[name]
         responses = dict(zip(table["sample_id"].to_pylist(), table["response"].to_pylist(), strict=True))
-        order = {sample_id: number for number, sample_id in enumerate(dict.fromkeys(samples[i] for i in chosen))}
-        if not order:
+        there = {samples[i] for i in chosen}
+        if not there:
             raise UserError(f"{path}: no row of the {name} set; {again}")
-        same_samples([key for key in order if key not in responses], [], f"{path}: the {name} set", "the table", again)
+        same_samples(there - responses.keys(), [], f"{path}: the {name} set", "its table", again)
+        order = {sample_id: number for number, sample_id in enumerate(key for key in responses if key in there)}
         if about.role == "forget":
             same_samples(order, responses, f"{path}: the {name} set", "the forget table", again)
         if about.generated:
@@ -71,11 +72,12 @@ def read_scored(folder: Path, sets: dict[str, tuple[Set, pa.Table]]) -> dict[str
             )
         except ValueError as error:
             raise UserError(f"{path}: the {name} set: {error}; {again}") from None
+        hits = {samples[i]: hit[bounds[i] : bounds[i + 1]] for i in chosen if answers[i] == "response"}
         found[name] = Scored(
             sample_ids=list(order),
             responses=[responses[key] for key in order],
             losses=losses,
-            hits=[hit[bounds[i] : bounds[i + 1]] for i in chosen if answers[i] == "response"],
+            hits=[hits[key] for key in order],
             texts=[said[key] for key in order] if about.generated else None,
         )
     return found
