@@ -2,8 +2,8 @@
 
 import json
 import os
+import runpy
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,27 +11,30 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
+from forgetting import TPO, data_of, settings
 from peft import PeftModel
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
-from test_unlearn import TPO, settings, towns
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tif.base import tables
 from tif.base.errors import UserError
 from tif.base.params import validate
-from tif.benchmarks import SAMPLES
-from tif.evaluation import EVALUATION, evaluate
+from tif.benchmarks import SAMPLES, describe, place, questions
+from tif.evaluation import TEXTS, TOKENS
+from tif.evaluation import Settings as Evaluate
+from tif.evaluation.evaluate import evaluate
 from tif.lm import adapters, models
 from tif.lm.adapters import Lora
 from tif.lm.models import LanguageModel
 from tif.methods import rmu, tpo
-from tif.reference.table import reference_rows
 from tif.runs import checkpoints
 from tif.runs.processes import Group
-from tif.unlearning.run import Settings, forget_examples, unlearn
+from tif.training.loop import Run
+from tif.unlearning.run import Method, unlearn
+from tif.unlearning.settings import Settings
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LORA = Lora(rank=4, alpha=8, dropout=0.25, targets=["q_proj", "mlp.up_proj"])
 IDS = torch.arange(1, 40)[None]
 
@@ -48,10 +51,8 @@ def trained(
     language_model: LanguageModel, forget: pa.Table, retain: pa.Table, kept=None, method=tpo, chosen=TPO, **changes
 ):
     """Unlearning with adapters, in place. Two steps of two samples, unless `changes` says otherwise."""
-    reference = reference_rows(language_model, forget, progress=False)
-    examples = forget_examples(language_model, forget, towns(forget), reference)
     how = settings(**{"epochs": 1, "batch": 2, "lr": 0.01, "lora": LORA, **changes})
-    return unlearn(language_model, examples, forget, retain, reference, method, chosen, how, "cpu", False, kept)
+    return unlearn(language_model, data_of(language_model, forget, retain), Method(method, chosen), how, Run(), kept)
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +217,7 @@ def test_targets_that_are_not_there(tiny, forget, retain, targets, message):
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 def test_targets_above_the_layer_that_is_read(tiny, forget, retain, alpha):
     """None of the adapter's weights changes the hidden states behind the first of two layers."""
-    method = rmu.Settings(layer=1, c=2.0, alpha=alpha, seed=0, weights="uniform")
+    method = rmu.Settings(layer=1, c=2.0, alpha=alpha, seed=0, token_weights="uniform")
     above, below = ([f"layers.{i}.mlp.up_proj"] for i in (1, 0))
     with pytest.raises(UserError, match=r"no weight that is trained changes the loss: unlearn\.lora\.targets are all"):
         trained(tiny(), forget, retain, method=rmu, chosen=method, lora=LORA.model_copy(update={"targets": above}))
@@ -280,29 +281,37 @@ def test_a_run_that_stops_goes_on_to_the_same_bits(tiny, forget, retain, tmp_pat
         assert torch.equal(found.model.state_dict()[name], weight), name
 
 
+SETS = {
+    "forget": questions("forget", "Forget set"),
+    "retain": questions("retain", "Retain set"),
+    "towns": questions("utility", "Towns"),
+}
+SHORT = {"retain_rows": 2, "new_tokens": 4, "batch": 4}
+
+
 @pytest.fixture
 def pipeline(copy, forget, retain, table, facts, tmp_path) -> Path:
     """A folder that the evaluate stage can run in."""
-    for name, rows in {"forget": forget, "retain": retain}.items():
-        tables.write(tmp_path / f"data/benchmark/{name}.parquet", rows, SAMPLES)
-    for name in ("real_authors", "world_facts"):
-        tables.write(tmp_path / f"data/benchmark/{name}.parquet", table(name, facts[:2]), SAMPLES)
+    for name, rows in {"forget": forget, "retain": retain, "towns": table("towns", facts[:2])}.items():
+        tables.write(place(tmp_path / "data/benchmark", name, SETS[name].role), rows, SAMPLES)
+    tables.write_text(tmp_path / "data/benchmark/card.json", json.dumps({"sets": describe(SETS)}))
     shutil.move(copy.parent, tmp_path / "data/models")
     (tmp_path / "data/none").touch()
     yaml = YAML()
     blocks = yaml.load(ROOT / "params.yaml")
-    blocks["evaluate"] = {"retain_rows": 2, "new_tokens": 4, "batch": 4}
+    blocks["evaluate"] = SHORT
     blocks["compute"]["threads"] = 1
     yaml.dump(blocks, tmp_path / "params.yaml")
     return tmp_path
 
 
-def test_the_evaluate_stage_reads_adapter_and_target(pipeline, adapted):
-    command = [sys.executable, str(ROOT / "stages/evaluate.py"), "unlearned"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(command, cwd=pipeline, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = tables.read(pipeline / "data/evaluation/unlearned.parquet", EVALUATION).to_pylist()
-    sets = {name: tables.read(pipeline / f"data/benchmark/{name}.parquet", SAMPLES) for name in evaluate.SETS}
-    expected = evaluate.evaluate(adapted, sets, evaluate.Settings(retain_rows=2, new_tokens=4, batch=4), False)
-    assert found == expected
+def test_the_evaluate_stage_reads_adapter_and_target(pipeline, adapted, as_before, monkeypatch):
+    monkeypatch.chdir(pipeline)
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "unlearned"])
+    runpy.run_path(str(ROOT / "stages/evaluate.py"))["main"]()
+    samples = {name: tables.read(place(Path("data/benchmark"), name, one.role), SAMPLES) for name, one in SETS.items()}
+    sets = {name: (one, samples[name]) for name, one in SETS.items()}
+    expected = evaluate(adapted, sets, Evaluate(**SHORT), False)
+    for name, schema in (("tokens", TOKENS), ("texts", TEXTS)):
+        found = tables.read(f"data/evaluation/unlearned/{name}.parquet", schema)
+        assert found.to_pylist() == getattr(expected, name).to_pylist()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM
+from transformers.utils import logging
 
 from tif.base.errors import UserError
 from tif.base.params import Compute
@@ -38,6 +39,16 @@ def test_an_absent_device(monkeypatch):
         monkeypatch.setattr(module, "is_available", lambda: False)
         with pytest.raises(UserError, match=f"compute.device is {device}, but no such device.*compute.device=cpu"):
             models.prepare(Compute(device=device, threads=1))
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_stage_is_prepared(as_before, progress):
+    """Transformers' own bars are not shown where ours are not."""
+    logging.enable_progress_bar()
+    models.prepare(Compute(device="cpu", threads=3), progress)
+    assert torch.get_num_threads() == 3
+    assert torch.are_deterministic_algorithms_enabled()
+    assert logging.is_progress_bar_enabled() == progress
 
 
 def test_round_trip(language_model, folder):
