@@ -17,6 +17,7 @@ from tif.benchmarks import SAMPLES, Set, place
 from tif.metrics import MEASURES, MODELS
 from tif.metrics import measure as of
 from tif.metrics.measure import Measured, measure
+from tif.unlearning import TRAJECTORY
 
 
 def measured(root) -> Measured:
@@ -118,7 +119,7 @@ def test_the_stage_writes_the_same_bytes_in_any_order_of_answers(root):
     first = outputs(root)
     for model in MODELS:
         hand.write_model(root, model, hand.answers(model)[::-1], hand.texts(model)[::-1])
-    tables.write(root / "data/trajectory.parquet", hand.trajectory()[::-1], hand.TRAJECTORY)
+    tables.write(root / "data/trajectory.parquet", hand.trajectory()[::-1], TRAJECTORY)
     run_stage("measure", root)
     assert outputs(root) == first
     details = json.loads(first["metrics/details.json"])

@@ -72,7 +72,10 @@ def render(
 
 
 def headline(results: dict[str, dict]) -> str:
-    """What happened, in two sentences: can the unlearned model be told from the retain model, and what did it cost."""
+    """What happened, in two sentences: can the unlearned model be told from the retain model, and what did it cost.
+
+    Without sets that make up model utility the second is left out.
+    """
     target, unlearned = results["target"], results["unlearned"]
     before, after = target["forget_quality"], unlearned["forget_quality"]
     apart = after["pvalue"] < LEVEL
@@ -85,6 +88,8 @@ def headline(results: dict[str, dict]) -> str:
         f"After unlearning, a statistical test {change} tell the model from one that never saw the {after['n']} forget "
         f"answers (forget quality {pvalue(after['log10_pvalue'])}, before {pvalue(before['log10_pvalue'])})."
     )
+    if "model_utility" not in unlearned:
+        return told
     kept = f"Its model utility is {number(unlearned['model_utility'])}"
     if target["model_utility"] > 0:
         share = unlearned["model_utility"] / target["model_utility"]
