@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tif.lm.batches import encode_pairs
+from tif.scores import passes
 from tif.scores import tokens as scoring
 from tif.scores.tokens import Scores, score
 
@@ -43,18 +44,19 @@ def test_equals_the_full_logits(language_model, examples):
 
 
 def test_greedy_answers_are_hits(language_model, examples):
-    """An answer that the model itself continues with is right at every token, a changed token is not."""
+    """An answer that the model itself continues with is right at every token, of rank 1; a changed token is not."""
     model, example = language_model.model, examples[1]
     prompt = example.ids[: example.start][None]
     with torch.no_grad():
         for _ in range(6):
             prompt = torch.cat([prompt, model(input_ids=prompt).logits[:, -1].argmax(-1, keepdim=True)], dim=1)
     own = type(example)("forget/0000", prompt[0], example.start, [(0, 0)] * 6)
-    assert score(language_model, [own], progress=False).hit.tolist() == [True] * 6
     changed = prompt[0].clone()
     changed[-1] = (changed[-1] + 1) % model.config.vocab_size
-    other = type(example)("forget/0000", changed, example.start, [(0, 0)] * 6)
-    assert score(language_model, [other], progress=False).hit.tolist() == [True] * 5 + [False]
+    other = type(example)("forget/0001", changed, example.start, [(0, 0)] * 6)
+    found = score(language_model, [own, other], progress=False, more=True)
+    assert found.hit.tolist() == [True] * 11 + [False]
+    assert (found.rank == 1).tolist() == found.hit.tolist()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -72,12 +74,69 @@ def test_order_does_not_matter(language_model, examples, seed):
 def test_budgets_change_nothing(language_model, examples, monkeypatch, tokens, logits):
     """One row at a time, one token's logits at a time, and cuts in the middle of an answer."""
     whole = score(language_model, examples, progress=False)
-    monkeypatch.setattr(scoring, "TOKEN_BUDGET", tokens)
+    monkeypatch.setattr(passes, "TOKEN_BUDGET", tokens)
     monkeypatch.setattr(scoring, "SCORING_BUDGET", logits)
     cut = score(language_model, examples, progress=False)
     np.testing.assert_allclose(cut.logit, whole.logit, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(cut.logprob, whole.logprob, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(cut.hit, whole.hit)
+
+
+@torch.no_grad()
+def naive_more(model, example):
+    """Rank, mean and variance of log p, from one softmax in float64 over each row of full logits."""
+    logits = model(input_ids=example.ids[None]).logits[0].numpy()
+    found = []
+    for position in range(example.start, len(example.ids)):
+        row = logits[position - 1]
+        rank = 1 + sum(other > row[int(example.ids[position])] for other in row)
+        exact = np.exp(row.astype(np.float64) - row.max())
+        p = exact / exact.sum()
+        mean = sum(q * np.log(q) for q in p)
+        found.append((rank, mean, sum(q * (np.log(q) - mean) ** 2 for q in p)))
+    return [np.array(column) for column in zip(*found)]
+
+
+@pytest.mark.parametrize("logits", [2**25, 7 * 320])
+def test_rank_mean_and_variance_of_log_p(language_model, examples, monkeypatch, logits):
+    """Also where the rows of 7 tokens are computed at a time, so that answers are cut in the middle."""
+    monkeypatch.setattr(scoring, "SCORING_BUDGET", logits)
+    found = score(language_model, examples, progress=False, more=True)
+    rank, mean, variance = (
+        np.concatenate(parts) for parts in zip(*(naive_more(language_model.model, example) for example in examples))
+    )
+    assert found.rank.tolist() == rank.tolist()
+    assert len(set(rank.tolist())) > 50
+    np.testing.assert_allclose(found.mean, mean, rtol=1e-5)
+    np.testing.assert_allclose(found.variance, variance, rtol=1e-4)
+    assert variance.min() > 0.1, "the model is not certain of anything, so that a variance tells something"
+    assert (found.rank.dtype, found.mean.dtype, found.variance.dtype) == (np.int64, np.float32, np.float32)
+
+
+def test_rank_mean_and_variance_by_hand(tiny, examples):
+    """Of a head of zeros each of 320 words is as likely: none is strictly greater, and log p is -ln 320 of any."""
+    language_model = tiny(tie_word_embeddings=False)
+    torch.nn.init.zeros_(language_model.model.lm_head.weight)
+    found = score(language_model, examples[:2], progress=False, more=True)
+    assert set(found.rank.tolist()) == {1}
+    np.testing.assert_allclose(found.mean, -np.log(320), rtol=1e-6)
+    np.testing.assert_allclose(found.variance, 0, atol=1e-9)
+
+
+def test_more_changes_nothing_else(language_model, examples):
+    plain = score(language_model, examples, progress=False)
+    more = score(language_model, examples, progress=False, more=True)
+    for name in ("bounds", "logit", "logprob", "hit"):
+        np.testing.assert_array_equal(getattr(more, name), getattr(plain, name))
+    assert plain.rank is plain.mean is plain.variance is None
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_nothing_to_score(language_model, more):
+    found = score(language_model, [], progress=False, more=more)
+    assert (len(found.logit), len(found.logprob), len(found.hit)) == (0, 0, 0)
+    assert found.bounds.tolist() == [0]
+    assert (found.hit.dtype, found.loss().tolist()) == (bool, [])
 
 
 def test_loss_by_hand():
