@@ -32,26 +32,26 @@ def prefer_end(language_model, strength):
     return language_model
 
 
-@pytest.mark.parametrize("batch", [1, 2, 6, 50])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_equals_decoding_one_at_a_time(tiny, batch, seed):
+def test_equals_decoding_one_at_a_time(tiny, seed):
+    """Whatever shares a batch."""
     language_model = tiny(seed)
-    found = generate(language_model, QUESTIONS, 12, batch, progress=False)
     decode = language_model.tokenizer.decode
     expected = [decode(naive(language_model, question, 12)).strip() for question in QUESTIONS]
-    assert found == expected
-    assert len(set(found)) > 1 and all(found)
+    assert len(set(expected)) > 1 and all(expected)
+    for batch in (1, 2, 6, 50):
+        assert generate(language_model, QUESTIONS, 12, batch, progress=False) == expected
 
 
-@pytest.mark.parametrize("batch", [1, 6])
-def test_stops_at_the_end_of_sequence(tiny, batch):
+def test_stops_at_the_end_of_sequence(tiny):
     """Some answers end early; the padding after them and the end token itself are not part of the text."""
     language_model = prefer_end(tiny(3, tie_word_embeddings=False), 8.0)
     expected = [naive(language_model, question, 20) for question in QUESTIONS]
     assert len(expected[0]) < 20
-    found = generate(language_model, QUESTIONS, 20, batch, progress=False)
-    assert found == [language_model.tokenizer.decode(ids).strip() for ids in expected]
-    assert not any("<|end|>" in text for text in found)
+    for batch in (1, 6):
+        found = generate(language_model, QUESTIONS, 20, batch, progress=False)
+        assert found == [language_model.tokenizer.decode(ids).strip() for ids in expected]
+        assert not any("<|end|>" in text for text in found)
 
 
 def test_new_tokens_bounds_the_answer(language_model):
