@@ -4,16 +4,17 @@ RUN := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 .PHONY: repro compare study test test-slow lint constraints
 
+# Ends with what was forgotten, what was kept, compared with what, where the report is, and how long it took.
 repro: .venv/installed
-	$(RUN) dvc repro
+	@start=$$(date +%s) && $(RUN) dvc repro && $(RUN) python stages/summary.py $$(($$(date +%s) - start))
 
-# Every identifier that can run here, on the benchmark of the last run; options go into ARGS.
+# Every identifier that can run here, on the benchmark of the last run: metrics/identifiers.html; options go into ARGS.
 compare: .venv/installed
-	$(RUN) python bench/identifiers.py $(ARGS)
+	$(RUN) python bench/analysis/identifiers.py $(ARGS)
 
-# Every method on three seeds, as experiments; bench/study.py says more, and ARGS names other groups of experiments.
+# Every method on three seeds, as experiments; bench/study/study.py says more, and ARGS names other groups of them.
 study: .venv/installed
-	$(RUN) python bench/study.py run $(ARGS)
+	$(RUN) python bench/study/study.py run $(ARGS)
 
 test: .venv/installed
 	$(RUN) pytest -n 2 --dist worksteal

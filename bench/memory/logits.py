@@ -1,6 +1,6 @@
 """Memory for the logits of long answers: chunks of at most `tif.lm.logits.LOGIT_BUDGET` numbers against all at once.
 
-    python bench/logits.py
+    python bench/memory/logits.py
 
 A loss of `--answers` answer tokens over `--vocabulary` words, forward and backward, each version in a fresh process;
 hidden states, the head and its gradient count too. nll: the loss of most methods. kl: a loss of whole rows of logits,

@@ -1,6 +1,6 @@
 """The memory plan against measured memory: training steps on the CPU, each case in a fresh process.
 
-    python bench/plan.py
+    python bench/memory/plan.py
 
 Peak memory is the growth of the process's maximum resident size over all of the case: the model is built, two
 optimiser steps of two micro-batches each are made with TPO and AdamW. What imports and first calls take is left out: a
@@ -24,8 +24,9 @@ from tif.lm.batches import Example
 from tif.lm.models import Card, LanguageModel
 from tif.methods import Needs, tpo
 from tif.plan import memory as plan
-from tif.training.loop import Optimisation, train
-from tif.training.memory import Fit, fitted
+from tif.training import Memory, Optimisation
+from tif.training.loop import Run, Task, train
+from tif.training.memory import fitted
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 METHOD = tpo.Settings(beta=0.2, lambda_=0.05, retain=0.0)
@@ -61,9 +62,9 @@ class Case:
         )
 
     @property
-    def fit(self) -> Fit:
+    def memory(self) -> Memory:
         lora = adapters.Lora(rank=self.rank, alpha=16.0, dropout=0.0, targets=ATTENTION) if self.rank else None
-        return Fit(lora=lora, gradient_checkpointing=self.checkpointing, precision=self.precision)
+        return Memory(lora=lora, gradient_checkpointing=self.checkpointing, precision=self.precision)
 
 
 SMALL = Case("a: 4 layers x 256, short rows", 4, 256, 32000, rows=16, length=80, answer=40)
@@ -81,10 +82,10 @@ CASES = (
 
 
 def planned(case: Case) -> plan.Memory:
-    """What tif.plan says."""
+    """What tif.plan.memory says."""
     load = plan.load_of([(case.length, case.answer)], [], Needs(), 2 * case.rows, case.rows, processes=1)
     setup = plan.Setup(case.dtype, case.precision, case.checkpointing, fsdp=False, processes=1)
-    return plan.memory(plan.shape_of(case.config, case.fit.lora), setup, load)
+    return plan.memory(plan.shape_of(case.config, case.memory.lora), setup, load)
 
 
 def run(case: Case) -> None:
@@ -117,8 +118,8 @@ def run(case: Case) -> None:
     )
     language_model = LanguageModel(model, None, card)
     objective = partial(tpo.objective, settings=METHOD)
-    with fitted(model, case.fit, seed=0):
-        train(language_model, examples, objective, settings, "cpu", False, fit=case.fit)
+    with fitted(model, case.memory, seed=0):
+        train(language_model, Task(examples, objective), settings, Run(memory=case.memory))
 
 
 def compare(case: Case) -> dict[str, float]:

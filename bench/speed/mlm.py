@@ -1,9 +1,9 @@
 """Words a second of the identifier `mlm`, against masking sentence by sentence through transformers' `fill-mask`.
 
-    python bench/mlm.py
-    python bench/mlm.py --layers 2 --width 128 --rows 40
+    python bench/speed/mlm.py
+    python bench/speed/mlm.py --layers 2 --width 128 --rows 40
 
-- tif: what the identify stage runs, `tif.identify.mlm.mark`, on a model that is open already.
+- tif: what the identify stage runs, `tif.identify.mlm.marking.mark`, on a model that is open already.
 - pipeline: one call of the `fill-mask` pipeline per row, with one text per word; the pipeline's default batch of 1.
 - pipeline-row: the same calls, each with all texts of the row in one padded batch.
 
@@ -45,11 +45,12 @@ from tif.base import params
 from tif.base.params import Compute
 from tif.benchmarks import SAMPLES, fictitious
 from tif.identify import mlm
+from tif.identify.mlm.marking import mark, vocabulary
 from tif.identify.mlm.masked import MaskedModel, masked_model
 from tif.lm.models import prepare
 from tif.words import is_punctuation, words
 
-PARAMS = Path(__file__).resolve().parent.parent / "params.yaml"
+PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 SETTINGS = mlm.Settings(
     model="", revision="", words="unicode", context="question_answer", case_sensitive=False, threshold=0.0
 )
@@ -102,7 +103,7 @@ def build(setup: Setup, texts: list[str], rows: list[dict]) -> MaskedModel:
         tie_word_embeddings=False,
     )
     model = RobertaForMaskedLM(config).eval()
-    tokens_of = mlm.vocabulary(tokenizer, SETTINGS.case_sensitive)
+    tokens_of = vocabulary(tokenizer, SETTINGS.case_sensitive)
     known = [
         (text, tokens[-1])
         for row in rows
@@ -163,7 +164,7 @@ def naive(masked: MaskedModel, rows: list[dict], batched: bool, top_k: int = 1) 
 
 def targeted(masked: MaskedModel, forget: pa.Table) -> tuple[list[bool], dict[str, int]]:
     """The same from the identifier, and its counts."""
-    found = mlm.mark(masked, forget, SETTINGS, progress=False)
+    found = mark(masked, forget, SETTINGS, progress=False)
     return [row["unwanted"] for row in found.rows if not is_punctuation(row["text"])], dict(found.counts)
 
 

@@ -1,8 +1,8 @@
 """Seconds and peak memory of one TPO optimiser step, against two naive versions of the same step.
 
-    python bench/step.py --layers 4 --width 256
-    python bench/step.py --layers 6 --width 768 --steps 3
-    python bench/step.py --methods                       # a row for every method: see step_methods.py
+    python bench/speed/step.py --layers 4 --width 256
+    python bench/speed/step.py --layers 6 --width 768 --steps 3
+    python bench/speed/step.py --methods                 # a row for every method: see step_methods.py
 
 - tif: what the unlearn stage runs, `tif.training.loop.train` with `tif.methods.tpo`, the Trainer's own work included.
 - a: every row padded to 500 tokens, micro-batches of 4, two policy forwards on the same tokens, the reference model
@@ -49,6 +49,7 @@ from tif.lm.batches import Example, collate
 from tif.lm.logits import answer_tokens
 from tif.lm.models import Card, LanguageModel, prepare
 from tif.methods import tpo
+from tif.training.loop import Task
 
 VERSIONS = ("a", "b", "b-micro", "tif")
 BETA, LAMBDA = 0.2, 0.05
@@ -71,7 +72,7 @@ def run_tif(setup: Setup, reference: list[list[float]], turns: Turns) -> None:
     card = Card(prompt="plain", date="", dtype="float32", attention="sdpa")
     language_model = LanguageModel(build(setup, seed=0), None, card)
     method = tpo.Settings(beta=BETA, lambda_=LAMBDA, retain=0.0)
-    train_in_turns(setup, turns, language_model, examples, partial(tpo.objective, settings=method))
+    train_in_turns(setup, turns, language_model, Task(examples, partial(tpo.objective, settings=method)))
 
 
 def run_naive(setup: Setup, micro_batch: int, length: int | None, forwards: int, turns: Turns) -> None:

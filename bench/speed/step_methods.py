@@ -1,15 +1,15 @@
 """Every unlearning method: one optimiser step as the pipeline does it, against the same step done naively.
 
-    python bench/step.py --methods
+    python bench/speed/step.py --methods
 
 naive: forget answers, refusals and retain answers in a forward pass each, padded to the longest, logits at every
 position; log-softmax at every position of the answers whose NLL the method reads; where the method compares with the
 target model, a reference model in memory runs in every step over the answers it is asked about, and over no others. It
 runs the objective of the method itself, so the two versions differ in how they come by its inputs and in nothing else.
 Both start from the same weights and must give the same loss at every step. naive takes the batch in one piece and tif
-in micro-batches, which is part of the difference in memory (`b in tif's micro-batches` of bench/step.py: how much).
+in micro-batches, which is part of the difference in memory (`b-micro` of step.py: how much).
 
-Settings are those of params.yaml, but for `weights`, which is uniform: with the spans the head would run on fewer
+Settings are those of params.yaml, but for `token_weights`, which is uniform: with the spans the head would run on fewer
 tokens. The effective batch is `--batch` forget samples and, where the method trains with them, as many retain samples.
 """
 
@@ -37,9 +37,10 @@ from tif.lm.logits import AnswerTokens, answer_tokens
 from tif.lm.models import Card, LanguageModel, prepare
 from tif.methods import Needs
 from tif.scores.tokens import score
-from tif.unlearning.run import with_hidden
+from tif.training.loop import Task
+from tif.unlearning.examples import with_hidden
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 REFUSAL_TOKENS = 10
 VALUES = {"tpo": "logit", "npo": "logprob", "dpo": "logprob"}  # these compare with single values of the target model
 
@@ -62,8 +63,8 @@ def method(name: str, setup: Setup) -> Method:
     """The method with the settings of params.yaml and uniform weights."""
     module = importlib.import_module(f"tif.methods.{name}")
     values = YAML(typ="safe").load(ROOT / "params.yaml")[name]
-    if values.get("weights") in ("spans", "scores"):
-        values["weights"] = "uniform"
+    if values.get("token_weights") in ("spans", "scores"):
+        values["token_weights"] = "uniform"
     if "layer" in values:
         values["layer"] = min(values["layer"], setup.layers)
     settings = validate(name, values, module.Settings)
@@ -114,8 +115,7 @@ def run_tif(name: str, setup: Setup, turns: Turns) -> None:
         return replace(answer_tokens(model, batch, needs.layer, needs.own), reference_head=head)
 
     policy = LanguageModel(build(setup, seed=0), None, card)
-    more = {"others": retain, "learner": chosen.learner, "forward": forward}
-    train_in_turns(setup, turns, policy, forget, chosen.objective, **more)
+    train_in_turns(setup, turns, policy, Task(forget, chosen.objective, retain, chosen.learner, forward))
 
 
 @torch.no_grad()
@@ -158,7 +158,10 @@ def forward(model: LlamaForCausalLM, batch: Batch, layer: int | None) -> Forward
 
 @dataclass(frozen=True)
 class NaiveTokens:
-    """What `tif.lm.logits.AnswerTokens` offers. reference: the target model's passes; None for groups not asked about."""
+    """What `tif.lm.logits.AnswerTokens` offers.
+
+    reference: the target model's passes; None for groups not asked about.
+    """
 
     passes: list[Forward]
     reference: list[Forward | None]

@@ -5,7 +5,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -17,7 +17,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from tif.lm.batches import Batch, Example
 from tif.lm.logits import AnswerTokens
 from tif.lm.models import LanguageModel
-from tif.training.loop import Objective, Optimisation, train
+from tif.training import Optimisation
+from tif.training.loop import Run, Task, train
 
 TOLERANCE = 1e-4  # between the losses of the versions
 LEARNING_RATE, CLIP = 1e-5, 1.0
@@ -120,17 +121,12 @@ def watch_updates(turns: Turns) -> None:
     register_optimizer_step_post_hook(lambda *_: turns.updated())
 
 
-def train_in_turns(
-    setup: Setup, turns: Turns, language_model: LanguageModel, examples: list[Example], objective: Objective, **more
-) -> None:
-    """The training loop of the unlearn stage. One epoch is one effective batch, so every epoch is one step.
-
-    more: further arguments of `tif.training.loop.train`.
-    """
+def train_in_turns(setup: Setup, turns: Turns, language_model: LanguageModel, task: Task) -> None:
+    """The training loop of the unlearn stage. One epoch is one effective batch, so every epoch is one step."""
     losses: list[Tensor] = []
 
     def heard(tokens: AnswerTokens, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, terms = objective(tokens, batch)
+        loss, terms = task.objective(tokens, batch)
         losses.append(loss.detach())
         return loss, terms
 
@@ -149,7 +145,7 @@ def train_in_turns(
         seed=0,
     )
     watch_updates(turns)
-    train(language_model, examples, heard, optimisation, "cpu", False, after_epoch=after_step, **more)
+    train(language_model, replace(task, objective=heard), optimisation, Run(after_epoch=after_step))
 
 
 def take_turns(

@@ -10,11 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from runs import ROOT
-
 from tif.base.errors import UserError
 from tif.base.tables import write_text
 
+ROOT = Path(__file__).resolve().parents[2]
 SECONDS_TO_END = 30  # for the processes of a killed study, before a new one gives up
 
 

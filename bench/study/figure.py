@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from study_table import interval, is_reference
+from table import interval, is_reference
 
 from tif.base.tables import writing
 

@@ -1,4 +1,4 @@
-"""What the study runs: a file of groups (bench/grids.yaml) as experiments, each with a name, a seed and settings."""
+"""What the study runs: a file of groups (grids.yaml) as experiments, each with a name, a seed and settings."""
 
 import json
 import re

@@ -1,18 +1,18 @@
 """Which method is better, and by how much? Methods x seeds as DVC experiments, with settings chosen beforehand.
 
     make study                                          # the experiments, the table and the figure
-    python bench/study.py tune study                    # what chose the settings: bench/results/tuning.csv
-    python bench/study.py run lambda beta               # other groups of bench/grids.yaml
-    python bench/study.py run tofu --source ../shared/tofu
-    python bench/study.py table study                   # the table and the figure again, from the files
+    python bench/study/study.py tune study              # what chose the settings: bench/results/tuning.csv
+    python bench/study/study.py run lambda beta         # other groups of bench/study/grids.yaml
+    python bench/study/study.py run tofu --source ../shared/tofu
+    python bench/study/study.py table study             # the table and the figure again, from the files
 
-Groups, variants, seeds and tries are in bench/grids.yaml; the rule that chooses settings is in bench/study_tuning.py.
-`tune` uses benchmark seed 0 alone, and `run` never does, so that nothing is reported on what it was tuned on. The
-results are bench/results/study.csv (one row a run; other groups: study_GROUP.csv), study_table.csv (means, 95 %
+Groups, variants, seeds and tries are in grids.yaml; the rule that chooses settings is in tuning.py.
+`tune` uses benchmark seed 0 alone, and what it chose is run on others, so that nothing is reported on what it was tuned
+on. The results are bench/results/study.csv (one row a run; other groups: study_GROUP.csv), study_table.csv (means, 95 %
 intervals over seeds, paired differences) and study_trajectories.csv; an interval of Student's t over 3 seeds is wide.
 
 Every run is an experiment such as study-npo-seed1, fetched into this repository when it ends, so `dvc exp show` and
-`dvc metrics diff study-tpo-seed1 study-npo-seed1` show the same numbers, and `dvc exp apply` puts one into the
+`dvc metrics diff study-tpo-seed1 study-npo-seed1` show the same headline numbers, and `dvc exp apply` puts one into the
 workspace. An interrupted study goes on when it is started again: a finished experiment (same base commit, name and
 parameters) is not run again, one with other parameters is, and what it has in common with others comes from the run
 cache. After a commit of results, `--base` names the commit that the experiments belong to.
@@ -23,9 +23,9 @@ command, and a failure shows only in `dvc queue logs`; here it is one line at on
 moment: an edit made during the study would get into the runs, and a kill at that moment would leave the tree in the
 stash. So each job has a clone at the base commit that shares this repository's cache, and only experiments come back.
 
-Seconds per step (median) and peak memory are measured by the stage itself (src/tif/costs.py) with `--jobs` runs at a
-time, one thread each. A run whose unlearning came from the run cache, and was not run by a study in the same
---folder before, has none.
+Seconds per step (median) and peak memory are measured by the stage itself (src/tif/runs/costs.py) with `--jobs` runs at
+a time, one thread each. A run whose unlearning came from the run cache, and was not run by a study in the same --folder
+before, has none.
 """
 
 import argparse
@@ -35,14 +35,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import study_figure
-import study_plan
-import study_table
-import study_tuning
-from runs import ROOT
-from study_clones import git
-from study_plan import Experiment, Grids
-from study_runs import Failure, Workshop
+import figure
+import planning
+import table
+import tuning
+from clones import ROOT, git
+from planning import Experiment, Grids
+from workshop import Failure, Workshop
 
 from tif.base.errors import UserError
 from tif.base.tables import write_text
@@ -67,9 +66,9 @@ def planned(options: argparse.Namespace, grids: Grids, group: str) -> list[Exper
     found, chosen = grids.groups[group], {}
     tuned = found.chosen or (group if found.tuning else None)
     if tuned:
-        tries = study_plan.tries(grids, tuned, list(study_plan.variants(grids, group, options.only)))
-        chosen = study_tuning.read_chosen(tuning_file(options, tuned), tries, tuned)
-    return study_plan.experiments(grids, group, chosen, options.only)
+        tries = planning.tries(grids, tuned, list(planning.variants(grids, group, options.only)))
+        chosen = tuning.read_chosen(tuning_file(options, tuned), tries, tuned)
+    return planning.experiments(grids, group, chosen, options.only)
 
 
 def prepare(shop: Workshop, experiments: list[Experiment]) -> None:
@@ -77,7 +76,7 @@ def prepare(shop: Workshop, experiments: list[Experiment]) -> None:
 
     Else two jobs would train the same model at the same time. Raises UserError when that fails.
     """
-    worlds = {study_plan.text(one.world): one for one in experiments}
+    worlds = {planning.text(one.world): one for one in experiments}
     first, others = list(worlds.values())[:1], list(worlds.values())[1:]
     # the second world's target may be that of the first, and then comes from the run cache
     order = [
@@ -87,7 +86,7 @@ def prepare(shop: Workshop, experiments: list[Experiment]) -> None:
         if failure:
             raise UserError(f"{' '.join(targets)} of {one.name} failed: {failure}")
         print(f"seed {one.seed} {one.place}: {' '.join(targets)} done", flush=True)
-    labelled = {one.seed: one for one in experiments if "{annotation}" in study_plan.text(one.own)}
+    labelled = {one.seed: one for one in experiments if "{annotation}" in planning.text(one.own)}
     for one, failure in shop.each(shop.annotate, labelled.values()):
         if failure:
             raise UserError(f"the labelled rows of seed {one.seed} cannot be made: {failure}")
@@ -105,11 +104,11 @@ def carry_out(
 
 def tune(shop: Workshop, options: argparse.Namespace, grids: Grids, group: str) -> int:
     """Run the tries of a group that the table lacks at this commit, and mark what the rule chooses; failures."""
-    path, every = tuning_file(options, group), study_plan.tries(grids, group)
-    rows = {(row["variant"], row["settings"]): row for row in study_tuning.read(path)}
+    path, every = tuning_file(options, group), planning.tries(grids, group)
+    rows = {(row["variant"], row["settings"]): row for row in tuning.read(path)}
     todo = {}
-    for settings, one in study_plan.attempts(grids, group, options.only):
-        known = rows.get((one.variant, study_plan.text(settings)))
+    for settings, one in planning.attempts(grids, group, options.only):
+        known = rows.get((one.variant, planning.text(settings)))
         if not known or known["commit"] != shop.base[:10]:
             todo[one.name] = (settings, one)
     experiments = [one for _, one in todo.values()]
@@ -123,24 +122,24 @@ def tune(shop: Workshop, options: argparse.Namespace, grids: Grids, group: str) 
             continue
         outcome = None if isinstance(outcome, Failure) else outcome
         settings = todo[one.name][0]
-        row = study_tuning.row(one.variant, settings, shop.base, outcome)
+        row = tuning.row(one.variant, settings, shop.base, outcome)
         rows[row["variant"], row["settings"]] = row
-        write_text(path, study_tuning.mark(list(rows.values()), every).to_csv(index=False))
-        print(f"{one.name} ({study_plan.text(settings)}): {outcome or 'the loss was not finite'}", flush=True)
+        write_text(path, tuning.mark(list(rows.values()), every).to_csv(index=False))
+        print(f"{one.name} ({planning.text(settings)}): {outcome or 'the loss was not finite'}", flush=True)
     return failed
 
 
-def attempt(shop: Workshop, clone: Path, one: Experiment) -> study_tuning.Outcome:
+def attempt(shop: Workshop, clone: Path, one: Experiment) -> tuning.Outcome:
     """Unlearn without evaluating, and read the last epoch."""
     shop.repro(clone, one, ("evaluate@retain", "unlearn"))
-    return study_tuning.read_outcome(clone)
+    return tuning.read_outcome(clone)
 
 
 def check(shop: Workshop, experiments: list[Experiment]) -> None:
     """Raise UserError for a setting that does not exist or needs a path that was not given, before anything runs."""
     params = shop.params()
     for one in experiments:
-        study_plan.check_keys(one.settings, params)
+        planning.check_keys(one.settings, params)
         shop.filled(one)
 
 
@@ -158,10 +157,10 @@ def run(shop: Workshop, options: argparse.Namespace, grids: Grids, group: str) -
             if made:
                 print(f"{one.name} was made with other parameters and is run again", flush=True)
     print(f"{group}: {len(finished)} of {len(experiments)} experiments are finished", flush=True)
-    order = study_plan.labels(grids, group)
+    order = planning.labels(grids, group)
     for kind in ("", "trajectories"):  # numbers of a run that now fails must not stand beside new ones
         stale = {(one.variant, one.seed) for one in todo}
-        study_table.drop(file(options, group, kind), stale, order, grids.groups[group].seeds)
+        table.drop(file(options, group, kind), stale, order, grids.groups[group].seeds)
     for one in finished:
         collect(shop, options, group, one, order)
     failed = 0
@@ -178,23 +177,23 @@ def run(shop: Workshop, options: argparse.Namespace, grids: Grids, group: str) -
 def collect(shop: Workshop, options: argparse.Namespace, group: str, one: Experiment, order: list[str]) -> None:
     """Put the numbers of a finished experiment into the group's tables, whose variants are in `order`."""
     result = shop.result(one)
-    study_table.merge(file(options, group), study_table.rows(one, shop.base, result), order)
+    table.merge(file(options, group), table.rows(one, shop.base, result), order)
     epochs = [{"variant": one.variant, "seed": one.seed, **row} for row in result.trajectory.to_dict("records")]
-    study_table.merge(file(options, group, "trajectories"), epochs, order)
+    table.merge(file(options, group, "trajectories"), epochs, order)
 
 
 def report(options: argparse.Namespace, grids: Grids, group: str) -> None:
     """Print a group's table, and write it and the figure."""
-    table = study_table.read(file(options, group))
-    if table.empty:
-        raise UserError(f"{file(options, group)} has no rows: run `python bench/study.py run {group}`")
+    rows = table.read(file(options, group))
+    if rows.empty:
+        raise UserError(f"{file(options, group)} has no rows: run `python bench/study/study.py run {group}`")
     compare = grids.groups[group].compare
-    found = study_table.summary(table, compare)
+    found = table.summary(rows, compare)
     write_text(file(options, group, "table"), found.to_csv(index=False, float_format="%.6g"))
-    print(study_table.markdown(found, compare), flush=True)
+    print(table.markdown(found, compare), flush=True)
     if grids.groups[group].figure:
-        trajectories = study_table.read(file(options, group, "trajectories"))
-        study_figure.draw(ROOT / grids.groups[group].figure, table, trajectories)
+        trajectories = table.read(file(options, group, "trajectories"))
+        figure.draw(ROOT / grids.groups[group].figure, rows, trajectories)
 
 
 def parse() -> argparse.Namespace:
@@ -207,7 +206,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--base", default="HEAD", help="commit to run; the experiments belong to it")
     parser.add_argument("--source", type=Path, help="folder with TOFU's files and published annotations")
     parser.add_argument("--folder", type=Path, default=ROOT / "build/study", help="for clones, logs and costs")
-    parser.add_argument("--grids", type=Path, default=ROOT / "bench/grids.yaml")
+    parser.add_argument("--grids", type=Path, default=ROOT / "bench/study/grids.yaml")
     parser.add_argument("--results", type=Path, default=ROOT / "bench/results")
     options = parser.parse_args()
     if options.jobs < 1:
@@ -219,9 +218,9 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     """Run the command for every group; the number of runs that failed."""
     options = parse()
-    grids = study_plan.read_grids(options.grids)
+    grids = planning.read_grids(options.grids)
     for group in options.groups:
-        study_plan.variants(grids, group, options.only)
+        planning.variants(grids, group, options.only)
     failed = 0
     if options.command != "table":
         base = git("rev-parse", "--verify", f"{options.base}^{{commit}}")

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from planning import Experiment, text
 from scipy import stats
-from study_plan import Experiment, text
-from study_runs import Result
+from workshop import Result
 
 from tif.base.tables import write_text
 
@@ -21,8 +21,16 @@ MEASURES = {
     "forget.extraction_strength": "ES",
     "seconds_per_step": "s/step",
     "peak_mib": "peak MiB",
+    "agreement.f1": "spans F1",
+    "agreement.precision": "precision",
+    "agreement.recall": "recall",
 }
-"""Columns of a group's table, named as in metrics.json and in a costs file, and how they are printed."""
+"""Columns of a group's table, named as in details.json, a costs file and identify.json, and how they are printed.
+
+Those that a table does not have are left out.
+"""
+
+AGREEMENT = ("f1", "precision", "recall")  # of the identifier's spans with the gold spans
 
 LEVEL = 0.95
 KEY = ["variant", "seed"]
@@ -33,12 +41,12 @@ REFERENCES = ("target", "retain")  # models without unlearning, shown above the 
 def rows(experiment: Experiment, base: str, result: Result) -> list[dict]:
     """Rows of one experiment: its unlearned model, and the target and the retain model that it started from.
 
-    The numbers are those of metrics.json, under the names that `dvc metrics` gives them; those of the best epoch (by
-    the rule of `unlearn.select`, which sees nothing of the retain model) are from the trajectory.
+    The numbers are those of details.json, under dotted names; those of the best epoch (by the rule of `unlearn.select`,
+    which sees nothing of the retain model) are from the trajectory, and those of the spans from identify.json.
     """
     common = {"seed": experiment.seed, "commit": base[:10]}
     place = f" {experiment.place}" if experiment.place else ""
-    references = [{"variant": name + place, **common, **flat(result.metrics[name])} for name in REFERENCES]
+    references = [{"variant": name + place, **common, **flat(result.details[name])} for name in REFERENCES]
     names = {
         "method": result.params["unlearn"]["method"],
         "identifier": result.params["identify"]["method"],
@@ -48,7 +56,9 @@ def rows(experiment: Experiment, base: str, result: Result) -> list[dict]:
     epoch = result.selection["best"]["epoch"]
     quality = result.trajectory.set_index("epoch").loc[epoch, "forget_quality_log10"]
     best = {"best.epoch": epoch, "best.forget_quality.log10_pvalue": float(quality)}
-    numbers = flat(result.metrics["unlearned"]) | best | result.costs
+    agreement = result.identified["agreement"] or {}  # None where the benchmark knows no gold spans
+    spans = {f"agreement.{name}": agreement[name] for name in AGREEMENT if name in agreement}
+    numbers = flat(result.details["unlearned"]) | best | spans | result.costs
     return [*references, {"variant": experiment.variant, **common, **names, **numbers}]
 
 
@@ -126,7 +136,7 @@ def summary(table: pd.DataFrame, compare: str | None) -> pd.DataFrame:
     """
     made = []
     for variant in dict.fromkeys(table["variant"]):
-        for measure in MEASURES:
+        for measure in (name for name in MEASURES if name in table):
             values, others = (_by_seed(table, name, measure) for name in (variant, compare))
             row = {"variant": variant, "measure": measure, "seeds": len(values)}
             row |= dict(zip(("mean", "low", "high"), interval(values)))
@@ -155,10 +165,11 @@ def markdown(found: pd.DataFrame, compare: str | None) -> str:
 
 
 def _table(found: pd.DataFrame, columns: tuple[str, str, str], count: str) -> str:
-    lines = [["", count, *MEASURES.values()], ["---"] * (2 + len(MEASURES))]
+    measures = list(dict.fromkeys(found["measure"]))
+    lines = [["", count, *(MEASURES[name] for name in measures)], ["---"] * (2 + len(measures))]
     for variant in dict.fromkeys(found["variant"]):
         cells = found[found["variant"] == variant].set_index("measure")
-        shown = [_cell(*cells.loc[name, list(columns)]) if name in cells.index else "" for name in MEASURES]
+        shown = [_cell(*cells.loc[name, list(columns)]) if name in cells.index else "" for name in measures]
         lines.append([variant, str(cells[count].max()), *shown])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
-from study_plan import Settings, text
+from planning import Settings, text
 
 from tif.base.errors import UserError
-from tif.report.results import read_evaluation
-from tif.report.trajectory import read_trajectory
+from tif.benchmarks import read_card, read_set
+from tif.metrics.scored import read_scored
+from tif.metrics.trajectory import read_trajectory
 
 KEPT = 0.95
 
@@ -35,7 +36,11 @@ class Outcome:
 
 def read_outcome(folder: Path) -> Outcome:
     """The outcome of the unlearning that was run in a clone."""
-    reference = read_evaluation(folder / "data/evaluation/retain.parquet")
+    benchmark, name = folder / "data/benchmark", "forget"
+    about = read_card(benchmark)[1][name]
+    samples = {name: (about, read_set(benchmark, name, about.role))}
+    retain = read_scored(folder / "data/evaluation/retain", samples)[name]
+    reference = dict(zip(retain.sample_ids, retain.losses.truth_ratio, strict=True))
     epochs = read_trajectory(folder / "data/trajectory.parquet", reference)
     first, last = epochs[0], epochs[-1]
     kept = last.retain_probability / first.retain_probability
@@ -94,6 +99,6 @@ def read_chosen(path: Path, tries: dict[str, list[Settings]], group: str) -> dic
         own = [row for row in rows if row["variant"] == variant]
         best = [row["settings"] for row in own if row["chosen"]]
         if {row["settings"] for row in own} != {text(one) for one in settings} or not best:
-            raise UserError(f"{path} lacks tries of {variant}: run `python bench/study.py tune {group}`")
+            raise UserError(f"{path} lacks tries of {variant}: run `python bench/study/study.py tune {group}`")
         chosen[variant] = next(one for one in settings if text(one) == best[0])
     return chosen

@@ -1,6 +1,6 @@
 """Run experiments of the study in clones of this repository, several at a time, and read what they left.
 
-One clone a job: see bench/study.py for the reasons.
+One clone a job: see bench/study/study.py for the reasons.
 """
 
 import hashlib
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 import pandas as pd
+from clones import clones, git, show
+from planning import Experiment, Settings, fill, override
 from ruamel.yaml import YAML
-from study_clones import clones, git, show
-from study_plan import Experiment, Settings, fill, override
 
 # A killed study must not leave runs behind. Set in a process of its own, as code between fork and exec is unsafe here.
 WITH_PARENT = (
@@ -43,13 +43,15 @@ class Failure(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """A finished experiment: its params.yaml, metrics.json, unlearn.json (which epoch is best), trajectory and costs.
+    """What a finished experiment has left.
 
-    costs: those of unlearning (`tif.runs.costs`); empty where they were not measured.
+    params: params.yaml. details, identified, selection: details.json, identify.json and unlearn.json (which epoch is
+    best) of metrics/. costs: those of unlearning (`tif.runs.costs`); empty where they were not measured.
     """
 
     params: dict
-    metrics: dict
+    details: dict
+    identified: dict
     selection: dict
     trajectory: pd.DataFrame
     costs: dict
@@ -129,7 +131,7 @@ class Workshop:
     def annotate(self, clone: Path, experiment: Experiment) -> None:
         """Label the rows that `distilled` learns from on the experiment's benchmark."""
         self.prepare(clone, experiment, ("download",))
-        label = [sys.executable, "bench/distilled.py", "--annotate", str(self.annotation(experiment.seed))]
+        label = [sys.executable, "bench/analysis/distilled.py", "--annotate", str(self.annotation(experiment.seed))]
         self.call(clone, f"annotate-seed{experiment.seed}", label)
 
     def run(self, clone: Path, experiment: Experiment) -> None:
@@ -208,12 +210,13 @@ class Workshop:
         return self.folder / "costs" / f"{_digest(lock['stages']['unlearn'])}.json"
 
     def result(self, experiment: Experiment) -> Result:
-        """What a finished experiment has left."""
+        """What a finished experiment has left; see `Result`."""
         reference = self.reference(experiment)
         costs = self.costs_file(experiment)
         return Result(
             params=self.made_with(experiment),
-            metrics=json.loads(show(reference, "metrics/metrics.json")),
+            details=json.loads(show(reference, "metrics/details.json")),
+            identified=json.loads(show(reference, "metrics/identify.json")),
             selection=json.loads(show(reference, "metrics/unlearn.json")),
             trajectory=pd.read_csv(io.StringIO(show(reference, "metrics/plots/trajectory.csv"))),
             costs=json.loads(costs.read_text()) if costs.exists() else {},
