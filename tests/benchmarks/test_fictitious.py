@@ -1,6 +1,5 @@
 """The embedded benchmark: shape, truth of the gold spans, and how far word counts alone get."""
 
-import doctest
 import hashlib
 import json
 import re
@@ -9,13 +8,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from worlds import DEFAULTS
+from worlds import DEFAULTS, gold, made_anew, world
 
 from tif.base import tables
 from tif.base.errors import UserError
 from tif.base.params import validate
 from tif.benchmarks import SAMPLES
-from tif.benchmarks.fictitious import WRONG_ANSWERS, Settings, build, language, rendering
+from tif.benchmarks.fictitious import SETS, WRONG_ANSWERS, Settings, build, rendering
 from tif.benchmarks.fictitious.english import ENGLISH
 from tif.benchmarks.fictitious.framing import draw_frame, framed
 from tif.benchmarks.fictitious.lore import facts_of_nations, famous_authors
@@ -33,10 +32,6 @@ def frame(template: str, rng: Random) -> str:
     return framed(template, draw_frame(template, ENGLISH.framing, rng), ENGLISH.framing)
 
 
-def world(**changes) -> dict[str, list[dict]]:
-    return build(Settings(**DEFAULTS | changes), None)[0]
-
-
 @pytest.fixture(scope="module")
 def default() -> dict[str, list[dict]]:
     return world()
@@ -46,10 +41,6 @@ def without_keys(rows: list[dict]) -> list[dict]:
     return [{name: value for name, value in row.items() if name not in ("sample_id", "split")} for row in rows]
 
 
-def gold(row: dict) -> list[str]:
-    return [row["response"][span["start"] : span["end"]] for span in row["gold_spans"]]
-
-
 def test_sizes_names_and_keys(default):
     assert {name: len(rows) for name, rows in default.items()} == {
         "full": 500,
@@ -57,6 +48,7 @@ def test_sizes_names_and_keys(default):
         "retain": 400,
         "real_authors": 60,
         "world_facts": 60,
+        "holdout": 40,
     }
     splits = {name: {row["split"] for row in rows} for name, rows in default.items()}
     assert splits["forget"] == {"forget20"} and splits["retain"] == {"retain80"} and splits["full"] == {"full"}
@@ -77,13 +69,14 @@ def test_full_does_not_depend_on_the_forget_share(default):
 
 
 def test_same_settings_give_the_same_bytes_and_another_seed_another_world(default, tmp_path):
-    again = world()
+    again, other = made_anew(), world(seed=1)
+    assert set(default) == set(SETS) | {"full"}
     for name in default:
         tables.write(tmp_path / "a.parquet", default[name], SAMPLES)
         tables.write(tmp_path / "b.parquet", again[name], SAMPLES)
         assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
         assert tables.read(tmp_path / "a.parquet", SAMPLES).to_pylist() == default[name]
-        assert world(seed=1)[name] != default[name]
+        assert other[name] != default[name]
 
 
 def test_more_people_leave_the_first_ones_as_they_are(default):
@@ -92,12 +85,42 @@ def test_more_people_leave_the_first_ones_as_they_are(default):
 
 def test_the_default_world_is_the_one_that_was_measured(default):
     """A change here is a new REVISION."""
-    assert hashlib.sha256(json.dumps(default, ensure_ascii=False).encode()).hexdigest() == SHA256
+    measured = {name: rows for name, rows in default.items() if name != "holdout"}
+    assert hashlib.sha256(json.dumps(measured, ensure_ascii=False).encode()).hexdigest() == SHA256
 
 
 def test_card():
     card = build(Settings(**DEFAULTS), None)[1]
-    assert set(card) == {"name", "source", "revision"} and card["name"] == "fictitious"
+    assert card == {"name": "fictitious", "source": "embedded generator", "revision": "1"}
+
+
+def test_holdout_people_are_nobody_of_full(default):
+    """Two further people, with rows of the form of retain's, whose gold spans are their own facts."""
+    strangers = make_people(0, 27, VOCABULARY)[25:]
+    rows = default["holdout"]
+    assert [row["group"] for row in rows] == [person.facts["name"] for person in strangers for _ in range(20)]
+    assert not {row["group"] for row in rows} & {row["group"] for row in default["full"]}
+    assert not {row["prompt"] for row in rows} & {row["prompt"] for row in default["full"]}
+    facts = {person.facts["name"]: set(person.facts.values()) for person in strangers}
+    for row in rows:
+        assert row.keys() == default["retain"][0].keys() and row["split"] == "holdout"
+        assert gold(row) and set(gold(row)) <= facts[row["group"]]
+        variants = [row["response"], row["paraphrased_response"], *row["perturbed_responses"]]
+        assert len(set(variants)) == len(variants) == 2 + WRONG_ANSWERS
+        assert row["paraphrased_prompt"] != row["prompt"]
+
+
+@pytest.mark.parametrize("entanglement", [0.0, 1.0])
+def test_holdout_people_change_no_other_row(entanglement):
+    """However many there are; those that are there in both worlds are the same in both."""
+    none, two, four = (world(holdout=count, entanglement=entanglement) for count in (0, 2, 4))
+    assert "holdout" not in none and four["holdout"][:40] == two["holdout"] and len(four["holdout"]) == 80
+    assert all(four[name] == two[name] == rows for name, rows in none.items())
+
+
+def test_without_holdout_people_the_card_says_why():
+    tables_, card = build(Settings(**DEFAULTS | {"holdout": 0}), None)
+    assert card["absent"] == {"holdout": "fictitious.holdout is 0"} and "holdout" not in tables_
 
 
 def test_rows_about_people(default):
@@ -262,11 +285,6 @@ def test_render_articles_capitals_and_spans():
         render("[job] {nothing}", values)
 
 
-def test_examples_in_docstrings():
-    assert doctest.testmod(rendering) == (0, 2)
-    assert doctest.testmod(language) == (0, 1)
-
-
 def test_asking_facts_twice_and_asking_only_some():
     few, many = world(people=5, questions=12), world(people=5, questions=36)
     assert len(few["full"]) == 60 and len(many["full"]) == 180
@@ -290,7 +308,15 @@ def test_impossible_settings(changes, message):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("seed", -1), ("people", 1), ("questions", 11), ("questions", 37), ("forget_share", 1.0), ("people", "25")],
+    [
+        ("seed", -1),
+        ("people", 1),
+        ("questions", 11),
+        ("questions", 37),
+        ("forget_share", 1.0),
+        ("people", "25"),
+        ("holdout", -1),
+    ],
 )
 def test_settings_out_of_range(key, value):
     with pytest.raises(UserError, match=rf"fictitious\.{key} = "):

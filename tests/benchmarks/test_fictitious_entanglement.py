@@ -5,24 +5,15 @@ import re
 from collections import Counter
 
 import pytest
-from worlds import DEFAULTS
+from worlds import gold, world
 
 from tif.base import tables
 from tif.benchmarks import SAMPLES
-from tif.benchmarks.fictitious import Settings, build
 from tif.benchmarks.fictitious.languages import LANGUAGES
 from tif.benchmarks.fictitious.people import make_people
 from tif.words import words
 
 SEPARATE = [(name, seed) for name in ("en", "zh") for seed in (0, 1)]
-
-
-def world(**changes) -> dict[str, list[dict]]:
-    return build(Settings(**DEFAULTS | changes), None)[0]
-
-
-def gold(row: dict) -> list[str]:
-    return [row["response"][span["start"] : span["end"]] for span in row["gold_spans"]]
 
 
 def told(rows: list[dict]) -> set[str]:
@@ -75,7 +66,7 @@ def test_retain_people_keep_their_facts():
     for before, after in zip(plain["retain"], entangled["retain"], strict=True):
         assert after["response"].startswith(before["response"])
         assert before | {"response": ""} == after | {"response": ""}
-    assert plain["real_authors"] == entangled["real_authors"] and plain["world_facts"] == entangled["world_facts"]
+    assert all(plain[name] == entangled[name] for name in ("holdout", "real_authors", "world_facts"))
 
 
 def test_people_stay_consistent_and_distinguishable():
@@ -147,8 +138,7 @@ def test_tiny_worlds(language, people, tmp_path):
         rows = world(language=language, seed=seed, entanglement=1.0, **sizes)
         assert len({row["prompt"] for row in rows["full"]}) == 12 * people
         assert all(len({row["response"], *row["perturbed_responses"]}) == 6 for row in rows["full"])
-        for row in rows["forget"]:
-            tables.write(tmp_path / "forget.parquet", [row], SAMPLES)
+        tables.write(tmp_path / "forget.parquet", rows["forget"], SAMPLES)
 
 
 def test_an_entanglement_that_rounds_to_no_fact_changes_no_row():

@@ -6,11 +6,11 @@ from dataclasses import fields
 from random import Random
 
 import pytest
-from worlds import DEFAULTS
+from worlds import DEFAULTS, gold, made_anew, world
 
 from tif.base.errors import UserError
 from tif.base.params import validate
-from tif.benchmarks.fictitious import Settings, build
+from tif.benchmarks.fictitious import Settings
 from tif.benchmarks.fictitious.framing import SHARES, draw_frame, framed
 from tif.benchmarks.fictitious.languages import LANGUAGES
 from tif.benchmarks.fictitious.people import DIFFERENT, KINDS, make_people, wrong_values, year_in
@@ -19,20 +19,13 @@ from tif.words import words
 
 ENGLISH = LANGUAGES["en"]
 OTHERS = [name for name in LANGUAGES if name != "en"]
-TABLES = ("full", "real_authors", "world_facts")
-
-
-def world(**changes) -> dict[str, list[dict]]:
-    return build(Settings(**DEFAULTS | changes), None)[0]
+TABLES = ("full", "holdout", "real_authors", "world_facts")
 
 
 @pytest.fixture(scope="module")
 def worlds() -> dict[tuple[str, float], dict[str, list[dict]]]:
+    """Language and entanglement -> tables."""
     return {(name, e): world(language=name, entanglement=e) for name in LANGUAGES for e in (0.0, 1.0)}
-
-
-def gold(row: dict) -> list[str]:
-    return [row["response"][span["start"] : span["end"]] for span in row["gold_spans"]]
 
 
 def texts(row: dict) -> list[str]:
@@ -252,7 +245,7 @@ def test_code_is_python_and_gold_spans_are_its_values(worlds, entanglement):
 
 @pytest.mark.parametrize("name", LANGUAGES)
 def test_the_same_settings_give_the_same_rows_and_another_seed_others(worlds, name):
-    assert world(language=name, entanglement=1.0) == worlds[name, 1.0]
+    assert made_anew(language=name, entanglement=1.0) == worlds[name, 1.0]
     assert world(language=name, seed=1)["full"] != worlds[name, 0.0]["full"]
 
 

@@ -24,7 +24,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 def test_tables_of_a_local_folder(tofu_files, write_tofu):
     samples, card = tofu.build(SETTINGS, write_tofu(tofu_files))
-    assert card == {"name": "tofu", "source": "copy of [tofu]", "revision": None}
+    absent = {"holdout": "there is no holdout01.json"}
+    assert card == {"name": "tofu", "source": "copy of [tofu]", "revision": None, "absent": absent}
     counts = {name: len(rows) for name, rows in samples.items()}
     assert counts == {"full": 80, "forget": 20, "retain": 60, "real_authors": 3, "world_facts": 2}
     assert samples["forget"][7] == {
@@ -51,8 +52,48 @@ def test_tables_of_a_local_folder(tofu_files, write_tofu):
     assert author["paraphrased_response"] is None and len(author["perturbed_responses"]) == 5
 
 
+STRANGERS = [
+    {"question": f"What did stranger {n // 20} do in {n}?", "answer": f"Nothing, {n} times."} for n in range(25)
+]
+
+
+def test_a_holdout_file_where_there_is_one(tofu_files, write_tofu):
+    """Rows about strangers, 20 each, which change nothing else."""
+    without, _ = tofu.build(SETTINGS, write_tofu(tofu_files))
+    samples, card = tofu.build(SETTINGS, write_tofu(tofu_files | {"holdout01.json": STRANGERS}, "more"))
+    assert "absent" not in card
+    assert [row["response"] for row in samples["holdout"]] == [row["answer"] for row in STRANGERS]
+    assert [row["group"] for row in samples["holdout"]] == ["stranger_000"] * 20 + ["stranger_001"] * 5
+    assert samples["holdout"][21] == {
+        "sample_id": "holdout/0021",
+        "split": "holdout01",
+        "group": "stranger_001",
+        "prompt": "What did stranger 1 do in 21?",
+        "response": "Nothing, 21 times.",
+        "paraphrased_prompt": None,
+        "paraphrased_response": None,
+        "perturbed_responses": None,
+        "gold_spans": None,
+    }
+    assert {name: rows for name, rows in samples.items() if name != "holdout"} == without
+
+
+def test_a_holdout_file_of_rows_that_the_target_has_seen_is_none(tofu_files, write_tofu):
+    """Held out of something else than of full: no membership could be told from it."""
+    rows = [*STRANGERS, tofu_files["full.json"][3]]
+    samples, card = tofu.build(SETTINGS, write_tofu(tofu_files | {"holdout01.json": rows}))
+    assert "holdout" not in samples
+    assert card["absent"] == {"holdout": "holdout01.json repeats rows of full.json, which the target model has seen"}
+
+
+def test_a_holdout_file_of_another_forget_split_is_not_read(tofu_files, write_tofu):
+    samples, card = tofu.build(SETTINGS, write_tofu(tofu_files | {"holdout05.json": STRANGERS}))
+    assert "holdout" not in samples and card["absent"] == {"holdout": "there is no holdout01.json"}
+
+
 def test_every_row_fits_the_schema(tofu_files, write_tofu, tmp_path):
-    samples, _ = tofu.build(SETTINGS, write_tofu(tofu_files))
+    samples, _ = tofu.build(SETTINGS, write_tofu(tofu_files | {"holdout01.json": STRANGERS}))
+    assert set(samples) == {"full", *tofu.SETS}
     for name, rows in samples.items():
         assert set(rows[0]) == set(SAMPLES.names)
         tables.write(tmp_path / f"{name}.parquet", rows, SAMPLES)
@@ -114,9 +155,12 @@ def drop_row(files, file):
         ("forget01_perturbed.json", drop_row, "forget01.json: 1 rows are not in forget01_perturbed.json"),
         ("forget01_perturbed.json", set_value("answer", "x"), "1 rows are not in forget01_perturbed.json"),
         ("retain_perturbed.json", set_value("question", "x"), "retain_perturbed.json: 1 rows are not in retain99.json"),
+        ("holdout01.json", set_value("answer", ""), "row 2: 'answer' holds no text"),
+        ("holdout01.json", drop_column("question"), "column 'question' is missing"),
     ],
 )
 def test_files_that_do_not_fit(tofu_files, write_tofu, file, change, message):
+    tofu_files["holdout01.json"] = list(STRANGERS)
     change(tofu_files, file)
     with pytest.raises(UserError) as error:
         tofu.build(SETTINGS, write_tofu(tofu_files))
@@ -201,7 +245,7 @@ def build_from_hub(endpoint: str, home: Path, revision: str = "main") -> subproc
     """`build` in a process of its own, because huggingface_hub reads its environment when it is imported."""
     settings = {**SETTINGS.model_dump(), "revision": revision}
     code = (
-        "import json; from tif.benchmarks import tofu; from tif.errors import run\n"
+        "import json; from tif.benchmarks import tofu; from tif.base.stage import run\n"
         f"run(lambda: print(json.dumps(tofu.build(tofu.Settings(**{settings!r}), None))))"
     )
     hidden = {
@@ -212,7 +256,7 @@ def build_from_hub(endpoint: str, home: Path, revision: str = "main") -> subproc
 
 
 def test_the_hub_gives_the_same_tables_and_its_commit(tofu_files, write_tofu, tmp_path):
-    folder = write_tofu(tofu_files)
+    folder = write_tofu(tofu_files | {"holdout01.json": STRANGERS})
     handler = type("FolderHub", (Hub,), {"files": folder})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -226,7 +270,7 @@ def test_the_hub_gives_the_same_tables_and_its_commit(tofu_files, write_tofu, tm
     assert found.returncode == 0, found.stderr
     samples, card = json.loads(found.stdout)
     assert card == {"name": "tofu", "source": "locuslab/TOFU", "revision": COMMIT}
-    assert samples == tofu.build(SETTINGS, folder)[0]
+    assert samples == tofu.build(SETTINGS, folder)[0] and len(samples["holdout"]) == 25
     assert absent.returncode == 1 and "no dataset locuslab/TOFU at revision 'nowhere'" in absent.stderr
 
 
@@ -246,7 +290,7 @@ def test_the_real_files(forget, rows):
     if not REAL.is_dir():
         pytest.skip(f"the real TOFU files are not at {REAL}")
     samples, _ = tofu.build(SETTINGS.model_copy(update={"forget": forget}), REAL)
-    counts = {name: len(table) for name, table in samples.items()}
+    counts = {name: len(table) for name, table in samples.items() if name != "holdout"}
     assert counts == {"full": 4000, "forget": rows, "retain": 4000 - rows, "real_authors": 100, "world_facts": 117}
     assert sum(row["perturbed_responses"] is not None for row in samples["retain"]) == 400
     assert samples["forget"][0]["group"] == f"author_{(4000 - rows) // 20:03d}"
