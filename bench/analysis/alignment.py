@@ -1,12 +1,12 @@
 """How well scores per token rank the unwanted tokens: every identifier's that can run here, and learned weights.
 
     dvc exp run -S unlearn.method=atwu
-    python bench/alignment.py
-    python bench/alignment.py --reference 'published gpt=forget05_words_gpt.jsonl'
+    python bench/analysis/alignment.py
+    python bench/analysis/alignment.py --reference 'published gpt=forget05_words_gpt.jsonl'
 
 Run from the root of the repository. Reads params.yaml and, of the last run, data/benchmark/, the tokens of the target
 model (data/reference.parquet) and data/weights.parquet, of which the last epoch counts. The reference and the choice of
-identifiers are those of bench/identifiers.py. A word's score is that of all its tokens; see `tif.agreement.ranking` for the
+identifiers are those of identifiers.py. A word's score is that of all its tokens; see `tif.agreement.ranking` for the
 numbers. One more row is the loss (NLL) of each token under the target model, which needs no identifier and no run: even
 what a model knows by heart it knows less surely where the next token cannot be guessed. Rows of other benchmarks,
 splits and references that the file already holds are kept.

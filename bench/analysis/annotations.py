@@ -1,4 +1,4 @@
-"""Where the rows of bench/identifiers.py come from: identifiers that are run, and annotations that exist already."""
+"""Where the rows of identifiers.py come from: identifiers that are run, and annotations that exist already."""
 
 import time
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tif import identify
 from tif.base import params, tables
 from tif.base.errors import UserError
 from tif.identify import Resources
@@ -45,15 +44,9 @@ class Setup:
         return dict(zip(self.forget["sample_id"].to_pylist(), self.forget["response"].to_pylist(), strict=True))
 
 
-def known_identifiers() -> list[str]:
-    """Every module or package of tif.identify."""
-    folder = Path(identify.__file__).parent
-    return sorted({path.stem for path in folder.glob("[a-z]*") if path.suffix == ".py" or path.is_dir()})
-
-
 def check_known(name: str, option: str) -> None:
     """Raise UserError for a name that is no identifier."""
-    known = known_identifiers()
+    known = params.known_names("identify")
     if name not in known:
         hint = params.nearest(name, known)
         raise UserError(f"{option}: there is no identifier '{name}'{hint}; known: {', '.join(known)}")
@@ -78,7 +71,7 @@ def identified(setup: Setup, name: str) -> Annotation:
     resources = Resources(
         source=setup.sources.get(name),
         compute=params.validate("compute", setup.blocks.get("compute"), params.Compute),
-        progress=params.validate("runtime", setup.blocks.get("runtime"), params.Runtime).progress,
+        progress=params.validate("runtime", setup.blocks.get("runtime"), params.Runtime).shown,
     )
     begin = time.perf_counter()
     found = module.identify(setup.forget, setup.retain, settings, resources)

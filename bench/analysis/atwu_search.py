@@ -1,12 +1,12 @@
 """Which settings make the weights that `atwu` learns find the unwanted tokens of a small model?
 
-    dvc repro unlearn && OMP_NUM_THREADS=1 python bench/atwu_search.py --out bench/results/atwu_search.csv
+    dvc repro unlearn && OMP_NUM_THREADS=1 python bench/analysis/atwu_search.py --out bench/results/atwu_search.csv
 
 Unlearns the target model of `data/` once for every line of RUNS, which says what differs from params.yaml. The table
 grows with every run, and a repeated call goes on where the last one ended. All of this looks at the gold spans of
 benchmark seed 0. On any other benchmark the few runs of CHECK show whether what was found there holds:
 
-    dvc exp run -S fictitious.seed=1 unlearn && OMP_NUM_THREADS=1 python bench/atwu_search.py --out ...
+    dvc exp run -S fictitious.seed=1 unlearn && OMP_NUM_THREADS=1 python bench/analysis/atwu_search.py --out ...
 
 benchmark_seed, seed: of the benchmark, and of unlearning. The other columns:
 
@@ -29,7 +29,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from seeds import retain_at
 
 from tif.agreement.ranking import Tokens, alignment
 from tif.base import params, tables
@@ -41,9 +40,12 @@ from tif.lm.batches import encode_pairs
 from tif.methods import atwu
 from tif.reference import REFERENCE
 from tif.reference.table import triples
+from tif.scores.answers import evenly, with_wrong_answers
 from tif.scores.tokens import score
-from tif.scores.truth_ratio import scored_rows
-from tif.unlearning import run as unlearn
+from tif.training.loop import Run
+from tif.unlearning.examples import Data, forget_examples
+from tif.unlearning.run import Method, unlearn
+from tif.unlearning.settings import Settings
 from tif.words import SPANS
 
 DATA = Path("data")
@@ -69,45 +71,45 @@ RUNS = [
     {},
     {"seed": 1},
     {"seed": 2},
-    *({"weights": "uniform", "seed": seed} for seed in (0, 1, 2)),
-    *({"weights": "uniform", "gamma": gamma} for gamma in (0.15, 0.2, 0.25, 0.3, 0.5)),
-    {"weights": "spans"},
-    {"weights": "scores"},
+    *({"token_weights": "uniform", "seed": seed} for seed in (0, 1, 2)),
+    *({"token_weights": "uniform", "gamma": gamma} for gamma in (0.15, 0.2, 0.25, 0.3, 0.5)),
+    {"token_weights": "spans"},
+    {"token_weights": "scores"},
     OF_1B,
     OF_1B | {"scorer_lr": 0.5, "every": 1, "l2": 0.01},
     *({name: value} for name, values in ONE_AT_A_TIME.items() for value in values),
 ]
-CHECK = [{}, {"scorer_lr": 1.0}, *({"weights": "uniform", "gamma": gamma} for gamma in (0.7, 0.15, 0.2)), OF_1B]
+CHECK = [{}, {"scorer_lr": 1.0}, *({"token_weights": "uniform", "gamma": gamma} for gamma in (0.7, 0.15, 0.2)), OF_1B]
 
 
 class World:
     """What all runs share: the target model, the two sets, the forget samples with their gold tokens."""
 
     def __init__(self) -> None:
-        self.forget = tables.read(DATA / "benchmark/forget.parquet", SAMPLES)
-        self.retain = tables.read(DATA / "benchmark/retain.parquet", SAMPLES)
-        self.reference = tables.read(DATA / "reference.parquet", REFERENCE)
-        self.settings = params.read("unlearn", unlearn.Settings)
+        forget = tables.read(DATA / "benchmark/forget.parquet", SAMPLES)
+        retain = tables.read(DATA / "benchmark/retain.parquet", SAMPLES)
+        reference = tables.read(DATA / "reference.parquet", REFERENCE)
+        self.settings = params.read("unlearn", Settings)
         self.seed = params.read("fictitious", fictitious.Settings).seed
         self.model = models.load(DATA / "models/target", None, "cpu")
         self.target = {name: weight.clone() for name, weight in self.model.model.state_dict().items()}
         spans = tables.read(DATA / "spans.parquet", SPANS)
-        self.examples = unlearn.forget_examples(self.model, self.forget, spans, self.reference)
-        rows = self.forget.to_pylist()
+        examples = forget_examples(self.model, forget, spans, reference)
+        rows = forget.to_pylist()
         if any(row["gold_spans"] is None for row in rows):
             raise UserError("data/benchmark has no gold spans; choose benchmark.name=fictitious and run `dvc repro`")
         answers = {row["sample_id"]: row["response"] for row in rows}
-        offsets = {e.sample_id: [pair for pair in e.offsets if pair[0] < pair[1]] for e in self.examples}
+        offsets = {e.sample_id: [pair for pair in e.offsets if pair[0] < pair[1]] for e in examples}
         gold = {row["sample_id"]: [(span["start"], span["end"]) for span in row["gold_spans"]] for row in rows}
         self.unwanted = Tokens(answers, offsets).unwanted(gold)
-        self.text = np.array([start < end for e in self.examples for start, end in e.offsets])
+        self.text = np.array([start < end for e in examples for start, end in e.offsets])
         self.gold = np.zeros(len(self.text), bool)
-        self.gold[self.text] = np.concatenate([self.unwanted[e.sample_id] for e in self.examples])
-        some = scored_rows(self.retain, self.settings.trajectory_retain)
-        self.watched = [encode_pairs(self.model, triples(table)) for table in (self.forget, some)]
+        self.gold[self.text] = np.concatenate([self.unwanted[e.sample_id] for e in examples])
+        some = evenly(with_wrong_answers(retain), self.settings.trajectory_retain)
+        self.watched = [encode_pairs(self.model, triples(table)) for table in (forget, some)]
         # truth ratios, which nothing here reads, are the dearest part of a run
         one = [{**row, "perturbed_responses": row["perturbed_responses"][:1]} for row in rows]
-        self.plain = pa.Table.from_pylist(one, schema=SAMPLES)
+        self.data = Data(examples, pa.Table.from_pylist(one, schema=SAMPLES), retain, reference)
 
     def look(self) -> dict[str, float]:
         """The model as it is now: mean probabilities of answers, mean NLL of gold UW and of other forget tokens."""
@@ -120,27 +122,19 @@ class World:
         }
 
     def unlearned(self, changes: dict) -> tuple[list[dict], pd.DataFrame]:
-        """One run: (rows of the weights table, what `look` says over the steps)."""
+        """One run: (rows of the token weights table, what `look` says over the steps)."""
         seed = changes.get("seed", self.settings.seed)
         own = {name: value for name, value in changes.items() if name != "seed"}
         chosen = params.read("atwu", atwu.Settings).model_copy(update=own)
         self.model.model.load_state_dict(self.target)
         self.model.model.eval()
         course: list[dict] = []
-        done = unlearn.unlearn(
-            self.model,
-            self.examples,
-            self.plain,
-            self.retain,
-            self.reference,
-            watching(lambda: course.append(self.look())),
-            atwu.Settings.model_validate(chosen.model_dump()),
-            self.settings.model_copy(update={"seed": seed, "method": "atwu", "select": "last", "trajectory_retain": 1}),
-            "cpu",
-            False,
-        )
+        module = watching(lambda: course.append(self.look()))
+        method = Method(module, atwu.Settings.model_validate(chosen.model_dump()))
+        changed = {"seed": seed, "method": "atwu", "select": "last", "trajectory_retain": 1}
+        done = unlearn(self.model, self.data, method, self.settings.model_copy(update=changed), Run())
         course.append(self.look())
-        return done.weights, pd.DataFrame(course)
+        return done.token_weights, pd.DataFrame(course)
 
 
 def watching(look: Callable[[], None]) -> SimpleNamespace:
@@ -153,6 +147,19 @@ def watching(look: Callable[[], None]) -> SimpleNamespace:
                 look()
 
     return SimpleNamespace(needs=atwu.needs, Learner=Learner)
+
+
+def retain_at(course: pd.DataFrame, forget_probability: float) -> float:
+    """Retain probability when the forget probability first falls to a value (linear in its logarithm)."""
+    level = np.log(course["forget_probability"].to_numpy())
+    retain = course["retain_probability"].to_numpy()
+    after = int(np.argmax(level <= np.log(forget_probability)))
+    if level[after] > np.log(forget_probability):
+        return float("nan")
+    if after == 0:
+        return float(retain[0])
+    share = (level[after - 1] - np.log(forget_probability)) / (level[after - 1] - level[after])
+    return float(retain[after - 1] + share * (retain[after] - retain[after - 1]))
 
 
 def found(world: World, changes: dict) -> dict:

@@ -1,4 +1,4 @@
-"""The comparison of identifiers that `make compare` measures: its file, and what the page shows of it."""
+"""The comparison of identifiers that identifiers.py makes: what its file holds, and its page."""
 
 import hashlib
 import json
@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from jinja2 import ChoiceLoader, FileSystemLoader
+from pydantic import BaseModel, ConfigDict, Field
 
-from tif.base.errors import UserError
 from tif.report.answers import Piece, pieces
+from tif.report.page import environment
 from tif.words import words
-
-_AGAIN = "run `make compare`"
 
 
 class _Part(BaseModel):
@@ -103,7 +102,7 @@ class ComparedAnswer:
 
 
 def fingerprint(forget: list[dict], retain: list[dict]) -> str:
-    """SHA-256 of the answers of both sets and their keys; rows of `tables.SAMPLES`.
+    """SHA-256 of the answers of both sets and their keys; rows of `tif.benchmarks.SAMPLES`.
 
     The retain answers count because some identifiers learn from them what is general.
     """
@@ -111,42 +110,26 @@ def fingerprint(forget: list[dict], retain: list[dict]) -> str:
     return hashlib.sha256(json.dumps(answers).encode()).hexdigest()
 
 
-def read_comparison(path: Path) -> Comparison:
-    """Read metrics/identifiers.json. Raises UserError when it is missing or is no comparison."""
-    try:
-        return Comparison.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; {_AGAIN}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(
-            f"{path} is no comparison of identifiers: {where or 'file'}: {first['msg']}; {_AGAIN}"
-        ) from None
-
-
-def compared_answers(path: Path, comparison: Comparison, forget: list[dict]) -> list[ComparedAnswer]:
-    """The answers of a comparison of this forget set, cut into pieces by every identifier.
-
-    Raises UserError naming `path` where the marks do not belong to the answers.
-    """
+def compared_answers(comparison: Comparison, forget: list[dict]) -> list[ComparedAnswer]:
+    """The answers of a comparison, cut into pieces by every identifier. forget: rows of the forget set."""
     rows = {row["sample_id"]: row for row in forget}
     found = []
     for marks in comparison.answers:
-        if marks.sample_id not in rows:
-            raise UserError(f"{path}: {marks.sample_id} is not a sample of the forget set; {_AGAIN}")
         row = rows[marks.sample_id]
         spans = words(row["response"])
         versions = []
         for identifier, flags in marks.unwanted.items():
-            if len(flags) != len(spans):
-                raise UserError(
-                    f"{path}: {identifier} marks {len(flags)} words of {marks.sample_id}, which has {len(spans)};"
-                    f" {_AGAIN}"
-                )
             marked = [
                 {"start": a, "end": b, "unwanted": flag == "1"} for (a, b), flag in zip(spans, flags, strict=True)
             ]
             versions.append(Version(identifier, pieces(row["response"], marked)))
         found.append(ComparedAnswer(marks.sample_id, row["prompt"], versions))
     return found
+
+
+def page(comparison: Comparison, forget: list[dict]) -> str:
+    """A page of HTML that needs no other file, in the look of the report. forget: rows of the forget set."""
+    templates = environment()
+    templates.loader = ChoiceLoader([templates.loader, FileSystemLoader(Path(__file__).parent)])
+    answers = compared_answers(comparison, forget)
+    return templates.get_template("identifiers.html").render(comparison=comparison, answers=answers)

@@ -1,8 +1,8 @@
 """How well `distilled` finds what an annotator marks, on people that the annotator did not see.
 
-    python bench/distilled.py --tofu FOLDER     # fitted on the published gpt spans of forget05
-    python bench/distilled.py                   # fitted on the gold spans of five invented people
-    python bench/distilled.py --annotate PATH   # writes those of five retain people of data/benchmark, to fit on
+    python bench/analysis/distilled.py --tofu FOLDER    # fitted on the published gpt spans of forget05
+    python bench/analysis/distilled.py                  # fitted on the gold spans of five invented people
+    python bench/analysis/distilled.py --annotate PATH  # writes those of five people of the retain set, to fit on
 
 FOLDER holds TOFU's JSON-lines files and the annotations published with arXiv 2506.03142. The first tests on the 200
 rows of forget10 that are not in forget05, the second on the other people of forget sets of 10 to 20. Prints a table of
@@ -102,7 +102,7 @@ def lines(fitted_on: str, where: str, found: dict, true: list[dict], tested: dic
 
 
 def gold_rows(samples: pa.Table) -> list[dict]:
-    """The gold spans as rows of `tables.SPANS`."""
+    """The gold spans as rows of `tif.words.SPANS`."""
     return gold.identify(samples, samples, gold.Settings(), Resources()).rows
 
 

@@ -1,11 +1,12 @@
 """Every identifier that can run here, on the same forget set: agreement with the truth, share, seconds, cost.
 
-    python bench/identifiers.py
-    python bench/identifiers.py --reference 'published gpt=forget10_words_gpt.jsonl' \\
+    python bench/analysis/identifiers.py
+    python bench/analysis/identifiers.py --reference 'published gpt=forget10_words_gpt.jsonl' \\
         --file 'published bert=forget10_words_bert.jsonl:not_common_words' --source mlm=/models/distilroberta-base
 
 Run from the root of the repository (`make compare ARGS='...'`). Reads params.yaml and data/benchmark/, which
-`dvc repro download` makes; writes metrics/identifiers.csv for people and metrics/identifiers.json for the report.
+`dvc repro download` makes; writes metrics/identifiers.html, a page that also shows what each of them marks in some
+answers, and the same as metrics/identifiers.csv and metrics/identifiers.json.
 
 The reference is an annotation given with `--reference`, or else the gold spans where the benchmark has them. An
 identifier that reads a language model runs when `--source` gives it a local folder, when params.yaml does, or when
@@ -20,10 +21,10 @@ import json
 from dataclasses import fields, replace
 from pathlib import Path
 
-from annotations import Annotation, Setup, annotation, check_known, identified, known_identifiers, needs_asking
+from annotations import Annotation, Setup, annotation, check_known, identified, needs_asking
+from comparison import Comparison, Line, Marks, Missing, fingerprint, page
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from tif.report.comparison import Comparison, Line, Marks, Missing, fingerprint
 
 from tif.agreement.lint import lint
 from tif.agreement.spans import agreement, agreement_difference
@@ -31,7 +32,7 @@ from tif.base import params, tables
 from tif.base.errors import UserError
 from tif.base.stage import run
 from tif.benchmarks import SAMPLES
-from tif.report.results import rounded
+from tif.metrics.measure import rounded
 
 BENCHMARK = Path("data/benchmark")
 OUT = Path("metrics")
@@ -39,7 +40,7 @@ ANSWERS = 10
 
 
 def main() -> None:
-    """Compare and write both files; print the table and why an identifier is not in it."""
+    """Compare and write the three files; print the table and why an identifier is not in it."""
     options = arguments(__doc__).parse_args()
     setup = prepare(options)
     reference, found, missing = annotations(options, setup)
@@ -53,6 +54,7 @@ def main() -> None:
     shown = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     tables.write_text(OUT / "identifiers.csv", as_csv(comparison.table))
     tables.write_text(OUT / "identifiers.json", shown + "\n")
+    tables.write_text(OUT / "identifiers.html", page(comparison, rows))
     show(comparison)
 
 
@@ -120,7 +122,7 @@ def benchmark_made() -> str:
 def annotations(options: argparse.Namespace, setup: Setup) -> tuple[Annotation | None, list[Annotation], list[Missing]]:
     """The reference, all others, and what is missing. Raises UserError for whatever was asked for and cannot be had."""
     found = [annotation(setup, spec, "--file") for spec in options.file]
-    names, missing = list(dict.fromkeys(options.identifier)) or known_identifiers(), []
+    names, missing = list(dict.fromkeys(options.identifier)) or params.known_names("identify"), []
     reference = annotation(setup, options.reference, "--reference") if options.reference else None
     check_names([some.name for some in [*found, *([reference] if reference else [])]])
     if reference is None and None not in setup.forget["gold_spans"].to_pylist():
@@ -143,7 +145,7 @@ def annotations(options: argparse.Namespace, setup: Setup) -> tuple[Annotation |
 def check_names(names: list[str]) -> None:
     """Raise UserError for annotations of the same name, or with that of an identifier."""
     for name in names:
-        if names.count(name) > 1 or name in known_identifiers():
+        if names.count(name) > 1 or name in params.known_names("identify"):
             raise UserError(f"two rows would be called '{name}'; give each --file and --reference its own NAME=")
 
 
@@ -239,6 +241,7 @@ def show(comparison: Comparison) -> None:
         print(line.identifier.ljust(width), *(("-" if value is None else f"{value:.3f}").rjust(9) for value in values))
     for missing in comparison.missing:
         print(f"not compared: {missing.identifier}: {missing.reason}")
+    print(f"what each of them marks: {OUT / 'identifiers.html'}")
 
 
 if __name__ == "__main__":
