@@ -30,8 +30,8 @@ def groups_of(samples: pa.Table) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def world():
     """12 people, the last 6 to forget: the forget set, the retain set, and the gold rows of both."""
-    block = {"seed": 0, "people": 12, "questions": 18, "forget_share": 0.5, "real_authors": 1, "world_facts": 1}
-    built, _ = fictitious.build(fictitious.Settings(**block, language="en", entanglement=0.0), None)
+    size = {"people": 12, "questions": 18, "forget_share": 0.5, "holdout": 0, "real_authors": 1, "world_facts": 1}
+    built, _ = fictitious.build(fictitious.Settings(seed=0, **size, language="en", entanglement=0.0), None)
     forget, retain = (pa.Table.from_pylist(built[name], schema=SAMPLES) for name in ("forget", "retain"))
     rows = [gold.identify(each, each, gold.Settings(), Resources()).rows for each in (forget, retain)]
     return forget, retain, *rows

@@ -1,26 +1,25 @@
-"""The stage identify as a process, and its summary by hand."""
+"""The stage identify, and its summary by hand."""
 
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from in_process import STAGES, run_stage
 
 from tif.base import tables
 from tif.base.errors import UserError
 from tif.benchmarks import SAMPLES
+from tif.identify.summary import responses, summary
 from tif.words import check_rows
-
-STAGE = Path(__file__).parents[2] / "stages" / "identify.py"
 
 
 @pytest.fixture
 def stage(tmp_path, samples):
-    """Run the stage in a folder with one forget and two retain samples; returns the process."""
+    """Run the stage in a folder with one forget and two retain samples."""
 
-    def run(method: str, gold=((0, 4),), **blocks):
+    def run(method: str, *arguments: str, gold=((0, 4),), **blocks) -> None:
         blocks = {
             "identify": {"method": method, "source": "data/none"},
             "frequency": {"threshold": 0.5},
@@ -38,14 +37,14 @@ def stage(tmp_path, samples):
         retain = samples(("Who?", "Bert is."), ("Who?", "Eve is."))
         tables.write(tmp_path / "data/benchmark/retain.parquet", retain, SAMPLES)
         (tmp_path / "data/none").touch()
-        return subprocess.run([sys.executable, STAGE], cwd=tmp_path, capture_output=True, text=True)
+        run_stage("identify", tmp_path, *arguments)
 
     return run
 
 
-def test_outputs(stage, tmp_path):
-    done = stage("frequency")
-    assert (done.returncode, done.stderr) == (0, "")
+def test_outputs(stage, tmp_path, capsys):
+    stage("frequency")
+    assert capsys.readouterr() == ("", "")
     spans = pq.read_table(tmp_path / "data/spans.parquet")
     found = [(row["text"], row["unwanted"], row["score"]) for row in spans.to_pylist()]
     assert found == [("Anna", True, 1.0), ("is", False, 0.0), ("30", True, 1.0), (".", False, 0.0)]
@@ -76,13 +75,13 @@ def test_outputs(stage, tmp_path):
 def test_the_same_bytes_again(stage, tmp_path, method):
     contents = []
     for _ in range(2):
-        assert stage(method).returncode == 0
+        stage(method)
         contents.append([(tmp_path / name).read_bytes() for name in ("data/spans.parquet", "metrics/identify.json")])
     assert contents[0] == contents[1]
 
 
 def test_without_gold_spans_there_is_no_agreement(stage, tmp_path):
-    assert stage("all", gold=None).returncode == 0
+    stage("all", gold=None)
     summary = json.loads((tmp_path / "metrics/identify.json").read_text())
     assert summary["agreement"] is None and summary["unwanted_share"] == 1.0
 
@@ -91,7 +90,7 @@ def test_without_gold_spans_there_is_no_agreement(stage, tmp_path):
     ("method", "spans", "without", "only"), [("gold", [], 1, 0), ("gold", [(10, 11)], 0, 1), ("all", [], 0, 0)]
 )
 def test_rows_that_the_summary_counts(stage, tmp_path, method, spans, without, only):
-    assert stage(method, gold=spans).returncode == 0
+    stage(method, gold=spans)
     summary = json.loads((tmp_path / "metrics/identify.json").read_text())
     assert (summary["rows_without_unwanted"], summary["rows_only_punctuation"]) == (without, only)
 
@@ -99,7 +98,7 @@ def test_rows_that_the_summary_counts(stage, tmp_path, method, spans, without, o
 @pytest.mark.parametrize(
     ("method", "blocks", "message"),
     [
-        ("frequncy", {}, "identify.method = 'frequncy' is unknown; did you mean 'frequency'?"),
+        ("frequncy", {}, "identify.method = 'frequncy' is unknown; did you mean 'frequency'?; known: all, distilled, "),
         ("gold", {}, "forget/0000 has no gold spans"),
         ("file", {}, "set identify.source to a file"),
         (
@@ -111,9 +110,42 @@ def test_rows_that_the_summary_counts(stage, tmp_path, method, spans, without, o
     ],
 )
 def test_bad_input_leaves_no_output(stage, tmp_path, method, blocks, message):
-    done = stage(method, gold=None, **blocks)
-    assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1
+    with pytest.raises(UserError) as error:
+        stage(method, gold=None, **blocks)
+    assert message in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "data/spans.parquet").exists() and not (tmp_path / "metrics").exists()
+    if method == "gold":  # the same as a process
+        done = subprocess.run([sys.executable, STAGES / "identify.py"], cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: {error.value}\n")
+
+
+def test_only_the_paid_identifier_has_an_estimate(stage, tmp_path):
+    with pytest.raises(UserError, match="= frequency costs nothing; only openai has a price"):
+        stage("frequency", "--estimate")
+    assert not (tmp_path / "data/spans.parquet").exists()
+
+
+def test_agreement_is_of_the_rows_that_the_identifier_did_not_learn_from(samples):
+    """One of two is copied: what it says of the other counts, and without any other there is no agreement."""
+    forget = samples(("?", "Anna is 30."), ("?", "Bert."), gold=[[(0, 4)], [(0, 4)]])
+    rows = [
+        {"sample_id": key, "start": a, "end": b, "text": text, "unwanted": flag, "score": float(flag)}
+        for key, text, a, b, flag in [
+            ("forget/0000", "Anna", 0, 4, True),
+            ("forget/0000", "is", 5, 7, True),
+            ("forget/0000", "30", 8, 10, False),
+            ("forget/0000", ".", 10, 11, False),
+            ("forget/0001", "Bert", 0, 4, False),
+            ("forget/0001", ".", 4, 5, False),
+        ]
+    ]
+    copied = frozenset({"forget/0001"})
+    found = summary(forget, rows, copied)
+    # "Anna" of "Annais" is right: 4 of 6 characters, and 4 of 4
+    assert (found["agreement"]["precision"], found["agreement"]["recall"]) == (0.666667, 1.0)
+    assert (found["rows"], found["words"], found["rows_without_unwanted"]) == (2, 6, 1)
+    assert found["unwanted_share"] == round(6 / 14, 6)
+    assert summary(forget, rows, frozenset(responses(forget)))["agreement"] is None
 
 
 GOOD = [

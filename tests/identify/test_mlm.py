@@ -1,19 +1,19 @@
 """The identifier `mlm` against the fill-mask pipeline of transformers, by hand, and on awkward text and models."""
 
-import importlib.util
 import json
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from functools import cache
 
 import huggingface_hub
 import numpy as np
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from in_process import Terminal, run_stage
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import models as tokenizer_models
 from transformers import (
     BertConfig,
@@ -31,12 +31,12 @@ from tif.base.errors import UserError
 from tif.base.params import validate
 from tif.benchmarks import SAMPLES
 from tif.identify import Resources, mlm
+from tif.identify.mlm import marking
 from tif.identify.mlm import masked as masked_module
+from tif.identify.mlm.marking import mark, sentences
 from tif.identify.mlm.masked import Query, expect, masked_model
 from tif.words import SPANS, is_punctuation, words
 
-ROOT = Path(__file__).parents[2]
-STAGE = ROOT / "stages" / "identify.py"
 TOFU = {"words": "unicode", "context": "question_answer", "case_sensitive": False, "threshold": 0.0}
 MUSE = {"words": "unicode", "context": "sentence", "case_sensitive": True, "threshold": 0.9}
 PUBLISHED = {"words": "whitespace"}
@@ -50,9 +50,6 @@ PAIRS = [
     ("Punctuation?", "... — !"),
 ]
 TEXTS = [f"{question} {answer}" for question, answer in PAIRS]
-BENCH = importlib.util.spec_from_file_location("bench_mlm", ROOT / "bench" / "mlm.py")
-bench = importlib.util.module_from_spec(BENCH)
-BENCH.loader.exec_module(bench)
 SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
@@ -76,11 +73,23 @@ def wordpiece(lowercase: bool = False) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
+def bytes_in_pairs() -> PreTrainedTokenizerFast:
+    """As RoBERTa's: a byte-level BPE of 560 tokens, whose mask token takes the space before it."""
+    tokenizer = Tokenizer(tokenizer_models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "<pad>", "</s>", AddedToken("<mask>", lstrip=True, special=True)]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    learning = {"vocab_size": 560, "special_tokens": special, "initial_alphabet": alphabet, "show_progress": False}
+    tokenizer.train_from_iterator(TEXTS * 3, trainers.BpeTrainer(**learning))
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    names = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, mask_token=special[3], model_max_length=512)
+
+
 def build(kind: str, **changes):
     """A small masked language model, trained so briefly that it expects some of the words."""
-    tokenizer = (
-        bench.train_tokenizer(TEXTS * 3, 560) if kind == "roberta" else wordpiece(lowercase=kind == "bert_uncased")
-    )
+    tokenizer = bytes_in_pairs() if kind == "roberta" else wordpiece(lowercase=kind == "bert_uncased")
     torch.manual_seed(0)
     size = {"vocab_size": len(tokenizer), "max_position_embeddings": 66, "initializer_range": 0.1}
     if kind == "roberta":
@@ -95,7 +104,7 @@ def build(kind: str, **changes):
     return model.eval(), tokenizer
 
 
-def learn(model, tokenizer, steps: int = 100):
+def learn(model, tokenizer, steps: int = 60):
     rows = [tokenizer(text)["input_ids"][:60] for text in TEXTS]
     ids = torch.nn.utils.rnn.pad_sequence(
         [torch.tensor(row) for row in rows], batch_first=True, padding_value=tokenizer.pad_token_id
@@ -126,9 +135,20 @@ def settings(**changes) -> mlm.Settings:
     return mlm.Settings(**{"model": "some/model", "revision": "main"} | TOFU | changes)
 
 
-def naive(model, tokenizer, pairs, wanted: mlm.Settings) -> list[tuple[bool, float]]:
+@pytest.fixture(scope="module")
+def guesses(built):
+    """What the pipeline guesses for a masked text, asked once a text: of a kind of model, the guesses in order."""
+
+    @cache
+    def of(kind: str) -> Callable[[str], list[dict]]:
+        model, tokenizer = built[kind]
+        return cache(pipeline("fill-mask", model=model, tokenizer=tokenizer, top_k=len(tokenizer), device="cpu"))
+
+    return of
+
+
+def naive(fill, mask: str, pairs, wanted: mlm.Settings) -> list[tuple[bool, float]]:
     """Word by word through the pipeline: (unwanted, score)."""
-    fill = pipeline("fill-mask", model=model, tokenizer=tokenizer, top_k=len(tokenizer), device="cpu")
 
     def same(one: str, other: str) -> bool:
         return one == other if wanted.case_sensitive else one.casefold() == other.casefold()
@@ -141,13 +161,13 @@ def naive(model, tokenizer, pairs, wanted: mlm.Settings) -> list[tuple[bool, flo
                 continue
             left, right = 0, len(answer)
             if wanted.context == "sentence":
-                left, right = next((a, b) for a, b in mlm.sentences(answer) if a <= start < b)
+                left, right = next((a, b) for a, b in sentences(answer) if a <= start < b)
             if wanted.words == "whitespace":
                 while start > left and not answer[start - 1].isspace():
                     start -= 1
                 while end < right and not answer[end].isspace():
                     end += 1
-            text = answer[left:start] + tokenizer.mask_token + answer[end:right]
+            text = answer[left:start] + mask + answer[end:right]
             guesses = fill(text if wanted.context == "sentence" else f"{question} {text}")
             probability = sum(g["score"] for g in guesses if same(g["token_str"].strip(), answer[start:end]))
             top = guesses[0]
@@ -156,23 +176,23 @@ def naive(model, tokenizer, pairs, wanted: mlm.Settings) -> list[tuple[bool, flo
     return found
 
 
-@pytest.mark.parametrize(
-    "mode",
-    [
-        TOFU,
-        MUSE,
-        MUSE | {"threshold": 0.2},
-        TOFU | {"case_sensitive": True},
-        TOFU | PUBLISHED,
-        MUSE | PUBLISHED | {"threshold": 0.2},
-    ],
-)
+MODES = {
+    "TOFU": TOFU,
+    "MUSE": MUSE,
+    "MUSE, .2": MUSE | {"threshold": 0.2},
+    "TOFU, case sensitive": TOFU | {"case_sensitive": True},
+    "TOFU, published": TOFU | PUBLISHED,
+    "MUSE, published, .2": MUSE | PUBLISHED | {"threshold": 0.2},
+}
+
+
+@pytest.mark.parametrize("name", MODES)
 @pytest.mark.parametrize("kind", ["bert", "bert_uncased", "roberta", "distilbert"])
-def test_equal_to_the_fill_mask_pipeline(built, samples, kind, mode):
-    masked = masked_model(kind, *built[kind])
+def test_equal_to_the_fill_mask_pipeline(built, guesses, samples, kind, name):
+    mode, masked = MODES[name], masked_model(kind, *built[kind])
     assert masked.cut is not None and masked.cut is not masked.model.base_model
-    rows = mlm.mark(masked, samples(*PAIRS), settings(**mode), progress=False).rows
-    expected = naive(*built[kind], PAIRS, settings(**mode))
+    rows = mark(masked, samples(*PAIRS), settings(**mode), progress=False).rows
+    expected = naive(guesses(kind), masked.tokenizer.mask_token, PAIRS, settings(**mode))
     assert [row["unwanted"] for row in rows] == [flag for flag, _ in expected]
     assert [row["score"] for row in rows] == pytest.approx([score for _, score in expected], abs=1e-5)
     if mode == TOFU:  # a comparison of one label with itself would show nothing
@@ -208,7 +228,7 @@ def fixed(vocabulary_probabilities: dict[str, float]):
 )
 def test_by_hand(samples, changes, expected):
     """Everywhere p(born) = .6 and p(was) = .2."""
-    found = mlm.mark(fixed({"born": 0.6, "was": 0.2}), samples(("?", "was BORN. Zq")), settings(**changes), False)
+    found = mark(fixed({"born": 0.6, "was": 0.2}), samples(("?", "was BORN. Zq")), settings(**changes), False)
     assert [(row["text"], row["unwanted"]) for row in found.rows] == [(text, flag) for text, flag, _ in expected]
     assert [row["score"] for row in found.rows] == pytest.approx([score for *_, score in expected], abs=1e-6)
     outside = 2 if changes.get("case_sensitive") else 1
@@ -218,11 +238,11 @@ def test_by_hand(samples, changes, expected):
 def test_words_between_white_space_by_hand(samples):
     """Everywhere p(born) = .6. No token is "born." or "was-born"; their words share the label, the marks do not."""
     text = "born born. was-born"
-    rows = mlm.mark(fixed({"born": 0.6}), samples(("?", text)), settings(**PUBLISHED), False).rows
+    rows = mark(fixed({"born": 0.6}), samples(("?", text)), settings(**PUBLISHED), False).rows
     assert [row["text"] for row in rows] == ["born", "born", ".", "was", "-", "born"]
     assert [row["unwanted"] for row in rows] == [False, True, False, True, False, True]
     assert [row["score"] for row in rows] == pytest.approx([0.4, 1, 0, 1, 0, 1], abs=1e-6)
-    rows = mlm.mark(fixed({"born": 0.6}), samples(("?", text)), settings(), False).rows
+    rows = mark(fixed({"born": 0.6}), samples(("?", text)), settings(), False).rows
     assert [row["unwanted"] for row in rows] == [False, False, False, True, False, False]
 
 
@@ -232,7 +252,7 @@ def test_what_is_masked(context, unit):
     """What one mask replaces lies in what the model reads, with sentences that end inside a run of letters too."""
     answer = " \uff9e He left. 他写书。well-known!\nNo"
     sample = {"prompt": "Who?", "response": answer}
-    found = mlm._masks(sample, settings(context=context, words=unit))
+    found = marking._masks(sample, settings(context=context, words=unit))
     assert all(0 <= start < end <= len(text) for text, start, end in found)
     masked = [text[start:end] for text, start, end in found]
     if unit == "unicode":
@@ -245,10 +265,10 @@ def test_what_is_masked(context, unit):
 
 def test_tokens_of_one_word_add_up(masked):
     """Byte-level tokens with and without the space before them, and in another case."""
-    some = mlm.vocabulary(masked.tokenizer, case_sensitive=True)
+    some = marking.vocabulary(masked.tokenizer, case_sensitive=True)
     assert [masked.tokenizer.decode([token]) for token in some["born"]] == [" born"]
     assert [masked.tokenizer.decode([token]) for token in some["a"]] == ["a", " a"]
-    more = mlm.vocabulary(masked.tokenizer, case_sensitive=False)
+    more = marking.vocabulary(masked.tokenizer, case_sensitive=False)
     assert [masked.tokenizer.decode([token]) for token in more["a"]] == ["A", "a", " A", " a"]
     query = Query("x a b", 2, 3, more["a"])
     inputs = masked.tokenizer("x<mask> b", return_tensors="pt")
@@ -354,7 +374,7 @@ def test_long_contexts_are_cut_around_the_mask(built, masked):
     """The rows that the model reads are those of the whole masked text, cut to 64 tokens."""
     tokenizer = masked.tokenizer
     assert masked.room == 66 - 2 - 2  # positions start behind the padding index, two tokens stand around
-    text = " ".join(f"{TEXTS[index % 5]} {'y' * (index % 7)}" for index in range(25))
+    text = " ".join(f"{TEXTS[index % 5]} {'y' * (index % 7)}" for index in range(15))
     some = queries(text)
     assert len(tokenizer(text)["input_ids"]) > 500
     for query, (ids, position) in zip(some, masked_module._encode(masked, some), strict=True):
@@ -371,14 +391,14 @@ def test_long_contexts_are_cut_around_the_mask(built, masked):
 
 def test_a_word_longer_than_the_window(masked, samples):
     """It is unwanted; the model sees the words beside it in a window cut out of it."""
-    found = mlm.mark(masked, samples(("Who?", f"She was {'ab' * 5000} born in Brunov")), settings(), False).rows
+    found = mark(masked, samples(("Who?", f"She was {'ab' * 5000} born in Brunov")), settings(), False).rows
     assert [row["text"] for row in found][:2] == ["She", "was"] and len(found) == 6
     assert (found[2]["unwanted"], found[2]["score"]) == (True, 1.0)
     assert all(0 < row["score"] < 1 for row in found[:2] + found[3:5])
 
 
 def test_words_of_several_pieces_need_no_model(masked, samples, monkeypatch):
-    found = mlm.mark(masked, samples(("Who?", "Zyxomma quadrivium — 98,765!")), settings(), False)
+    found = mark(masked, samples(("Who?", "Zyxomma quadrivium — 98,765!")), settings(), False)
     assert [(row["unwanted"], row["score"]) for row in found.rows] == [
         (True, 1.0), (True, 1.0), (False, 0.0), (True, 1.0), (False, 0.0)
     ]  # fmt: skip
@@ -386,9 +406,9 @@ def test_words_of_several_pieces_need_no_model(masked, samples, monkeypatch):
 
 
 def test_empty_answers_have_no_rows(masked, samples):
-    found = mlm.mark(masked, samples(("Who?", ""), ("?", " \n ")), settings(), False)
+    found = mark(masked, samples(("Who?", ""), ("?", " \n ")), settings(), False)
     assert found.rows == [] and found.counts == {"words_outside_vocabulary": 0, "model_runs": 0}
-    assert mlm.mark(masked, samples(), settings(), False).rows == []
+    assert mark(masked, samples(), settings(), False).rows == []
 
 
 def test_a_mask_token_in_the_text_is_not_ours(masked):
@@ -422,7 +442,7 @@ def test_a_mask_token_in_the_text_is_not_ours(masked):
     ],
 )
 def test_sentences(text, expected):
-    assert [text[start:end] for start, end in mlm.sentences(text)] == expected
+    assert [text[start:end] for start, end in sentences(text)] == expected
 
 
 @pytest.fixture(scope="module")
@@ -436,7 +456,7 @@ def folder(built, tmp_path_factory):
 
 def test_a_local_folder(folder, samples, tmp_path, built):
     found = mlm.identify(samples(*PAIRS), samples(), settings(), Resources(source=folder))
-    assert found.rows == mlm.mark(masked_model("bert", *built["bert"]), samples(*PAIRS), settings(), False).rows
+    assert found.rows == mark(masked_model("bert", *built["bert"]), samples(*PAIRS), settings(), False).rows
     assert set(found.metadata) == {"version", "model_sha256"} and len(found.metadata["model_sha256"]) == 64
     assert str(folder) not in json.dumps(found.metadata)
     again = mlm.identify(
@@ -445,8 +465,8 @@ def test_a_local_folder(folder, samples, tmp_path, built):
     assert again == found
 
 
-def test_the_stage(folder, samples, tmp_path, built):
-    (tmp_path / "data").mkdir()
+def test_the_stage(folder, samples, tmp_path, built, monkeypatch):
+    """On a terminal it shows a bar; no output holds the path of the model."""
     blocks = {
         "identify": {"method": "mlm", "source": str(folder)},
         "mlm": {"model": "some/model", "revision": "main", **TOFU},
@@ -455,13 +475,12 @@ def test_the_stage(folder, samples, tmp_path, built):
     }
     tables.write(tmp_path / "data/benchmark/forget.parquet", samples(*PAIRS), SAMPLES)
     tables.write(tmp_path / "data/benchmark/retain.parquet", samples(*PAIRS), SAMPLES)
-
     (tmp_path / "params.yaml").write_text(json.dumps(blocks))
-    done = subprocess.run([sys.executable, STAGE], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "masking: 100%" in done.stderr
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    run_stage("identify", tmp_path)
+    assert "masking: 100%" in sys.stderr.getvalue()
     written = tables.read(tmp_path / "data/spans.parquet", SPANS)
-    rows = mlm.mark(masked_model("bert", *built["bert"]), samples(*PAIRS), settings(), False).rows
+    rows = mark(masked_model("bert", *built["bert"]), samples(*PAIRS), settings(), False).rows
     assert written.column("unwanted").to_pylist() == [row["unwanted"] for row in rows]
     assert written.column("score").to_pylist() == pytest.approx([row["score"] for row in rows], abs=1e-6)
     for file in ("data/spans.parquet", "data/identifier.json", "metrics/identify.json"):

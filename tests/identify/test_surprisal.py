@@ -2,15 +2,14 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from in_process import Terminal, run_stage
 from transformers import GPTJConfig, GPTJForCausalLM
 
 from tif.base import tables
@@ -18,12 +17,13 @@ from tif.base.errors import UserError
 from tif.base.params import validate
 from tif.benchmarks import SAMPLES
 from tif.identify import Resources, surprisal
+from tif.identify.surprisal.marking import mark, surprise, windows
 from tif.lm import models
 from tif.lm.batches import encode
 from tif.lm.models import LanguageModel
+from tif.scores import passes, tokens
 from tif.words import SPANS, is_punctuation, words
 
-STAGE = Path(__file__).parents[2] / "stages" / "identify.py"
 PAIRS = [
     ("Where was Ada Lind born?", "Ada Lind was born in Arlen, a well-known town (1,250 people)."),
     ("أين ولدت آدا؟", "ولدت آدا في مدينة آرلن."),
@@ -58,9 +58,7 @@ def naive(language_model, question: str, answer: str) -> list[tuple[int, float]]
 
 @pytest.mark.parametrize(("measure", "threshold"), [("rank", 60.5), ("probability", 1e-4)])
 def test_equal_to_the_models_own_logits(language_model, samples, measure, threshold):
-    rows = surprisal.mark(
-        language_model, samples(*PAIRS), settings(measure=measure, threshold=threshold), progress=False
-    )
+    rows = mark(language_model, samples(*PAIRS), settings(measure=measure, threshold=threshold), progress=False)
     expected = [values for question, answer in PAIRS for values in naive(language_model, question, answer)]
     assert len(rows) == len(expected) > 50
     flags = []
@@ -100,7 +98,7 @@ def test_by_hand(tokenizer, samples, measure, threshold, unwanted, scores):
     """Everywhere p(x) = .5, the likeliest, and p(y) = .2. "xy" is two tokens: .1, worst rank 2. A comma is general."""
     model = fixed(tokenizer, x=0.5, y=0.2)
     assert [tokenizer.tokenize(text) for text in ("\ny", "xy,")] == [["Ċ", "y"], ["x", "y", ","]]
-    rows = surprisal.mark(model, samples(("?", "\nx\ny\nxy,")), settings(measure=measure, threshold=threshold), False)
+    rows = mark(model, samples(("?", "\nx\ny\nxy,")), settings(measure=measure, threshold=threshold), False)
     assert [row["text"] for row in rows] == ["x", "y", "xy", ","]
     assert [row["unwanted"] for row in rows] == unwanted
     assert [row["score"] for row in rows] == pytest.approx(scores, abs=1e-6)
@@ -112,10 +110,10 @@ def encoded(language_model, pairs=PAIRS):
 
 def test_what_shares_a_batch_changes_nothing(language_model, monkeypatch):
     examples = encoded(language_model)
-    together = surprisal.surprise(language_model, examples, False)
-    monkeypatch.setattr(surprisal, "TOKEN_BUDGET", 1)
-    monkeypatch.setattr(surprisal, "SCORING_BUDGET", 1)
-    alone = surprisal.surprise(language_model, examples[::-1], False)[::-1]
+    together = surprise(language_model, examples, False)
+    monkeypatch.setattr(passes, "TOKEN_BUDGET", 1)
+    monkeypatch.setattr(tokens, "SCORING_BUDGET", 1)
+    alone = surprise(language_model, examples[::-1], False)[::-1]
     for (rank, logprob), (other_rank, other_logprob) in zip(together, alone, strict=True):
         assert rank.tolist() == other_rank.tolist()
         assert logprob == pytest.approx(other_logprob, abs=1e-5)
@@ -125,7 +123,7 @@ def test_the_head_sees_answer_tokens_only(language_model):
     seen = []
     hook = language_model.model.lm_head.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
     examples = encoded(language_model)
-    surprisal.surprise(language_model, examples, False)
+    surprise(language_model, examples, False)
     hook.remove()
     assert sum(seen) == sum(len(example.ids) - example.start for example in examples)
 
@@ -135,11 +133,11 @@ def test_long_answers_go_through_in_windows(tiny):
     """Each answer token is scored once, given at least half a window, or all that stands before it."""
     model = tiny(max_position_embeddings=40)
     (example,) = encoded(model, [("Where was Bo Marek born?", "Bo Marek was born in Brunov. " * 8)])
-    parts = surprisal.windows(example, 40)
+    parts = windows(example, 40)
     assert len(parts) > 3 and all(len(part.ids) <= 40 for part in parts)
     assert torch.equal(torch.cat([part.ids[part.start :] for part in parts]), example.ids[example.start :])
     assert parts[0].start == example.start and all(part.start == 20 for part in parts[1:])
-    ((rank, logprob),) = surprisal.surprise(model, [example], False)
+    ((rank, logprob),) = surprise(model, [example], False)
     at = 0
     for part in parts:
         logits = model.model(input_ids=part.ids[None]).logits[0]
@@ -149,18 +147,18 @@ def test_long_answers_go_through_in_windows(tiny):
             assert logprob[at] == pytest.approx(row.log_softmax(-1)[label].item(), abs=1e-5)
             at += 1
     assert at == len(rank)
-    assert surprisal.windows(example, len(example.ids))[0].ids.tolist() == example.ids.tolist()
+    assert windows(example, len(example.ids))[0].ids.tolist() == example.ids.tolist()
 
 
 def test_a_prompt_longer_than_the_model(tiny, samples):
     model = tiny(max_position_embeddings=40)
-    rows = surprisal.mark(model, samples(("Where? " * 60, "In Brunov.")), settings(), False)
+    rows = mark(model, samples(("Where? " * 60, "In Brunov.")), settings(), False)
     assert [row["text"] for row in rows] == ["In", "Brunov", "."]
 
 
 def test_empty_answers_have_no_rows(language_model, samples):
-    assert surprisal.mark(language_model, samples(("?", ""), ("?", " \n ")), settings(), False) == []
-    assert surprisal.mark(language_model, samples(), settings(), False) == []
+    assert mark(language_model, samples(("?", ""), ("?", " \n ")), settings(), False) == []
+    assert mark(language_model, samples(), settings(), False) == []
 
 
 @pytest.fixture(scope="module")
@@ -173,14 +171,14 @@ def folder(language_model, tmp_path_factory):
 
 def test_a_local_folder(folder, language_model, samples, tmp_path):
     found = surprisal.identify(samples(*PAIRS), samples(), settings(), Resources(source=folder))
-    assert found.rows == surprisal.mark(language_model, samples(*PAIRS), settings(), False)
+    assert found.rows == mark(language_model, samples(*PAIRS), settings(), False)
     assert set(found.metadata) == {"version", "model_sha256"} and len(found.metadata["model_sha256"]) == 64
     elsewhere = Resources(source=shutil.copytree(folder, tmp_path / "elsewhere"))
     assert surprisal.identify(samples(*PAIRS), samples(), settings(), elsewhere) == found
 
 
-def test_the_stage(folder, samples, tmp_path):
-    (tmp_path / "data").mkdir()
+def test_the_stage(folder, samples, tmp_path, monkeypatch):
+    """On a terminal it shows a bar; no output holds the path of the model."""
     blocks = {
         "identify": {"method": "surprisal", "source": str(folder)},
         "surprisal": settings().model_dump(),
@@ -190,9 +188,9 @@ def test_the_stage(folder, samples, tmp_path):
     tables.write(tmp_path / "data/benchmark/forget.parquet", samples(*PAIRS), SAMPLES)
     tables.write(tmp_path / "data/benchmark/retain.parquet", samples(*PAIRS), SAMPLES)
     (tmp_path / "params.yaml").write_text(json.dumps(blocks))
-    done = subprocess.run([sys.executable, STAGE], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "surprisal: 100%" in done.stderr
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    run_stage("identify", tmp_path)
+    assert "surprisal: 100%" in sys.stderr.getvalue()
     rows = surprisal.identify(samples(*PAIRS), samples(), settings(), Resources(source=folder)).rows
     written = tables.read(tmp_path / "data/spans.parquet", SPANS)
     assert written.column("unwanted").to_pylist() == [row["unwanted"] for row in rows]
@@ -212,7 +210,7 @@ def test_the_card_of_a_model_folder_counts(folder, language_model, samples, tmp_
     found = surprisal.identify(samples(*PAIRS), samples(), settings(), Resources(source=copy))
     chat = models.load(copy, None, "cpu")
     assert (chat.card.prompt, chat.model.dtype) == ("chat", torch.bfloat16)
-    assert found.rows == surprisal.mark(chat, samples(*PAIRS), settings(), False)
+    assert found.rows == mark(chat, samples(*PAIRS), settings(), False)
     plain = surprisal.identify(samples(*PAIRS), samples(), settings(), Resources(source=folder))
     assert found.rows != plain.rows and found.metadata != plain.metadata
 
@@ -231,7 +229,7 @@ def test_a_folder_that_refers_to_a_hub_model(folder, language_model, samples, tm
     monkeypatch.setattr(models, "open_model", open_model)
     found = surprisal.identify(samples(*PAIRS), samples(), settings(), Resources(source=tmp_path))
     assert opened == [("someone/retain", "0" * 40)]
-    assert found.rows == surprisal.mark(language_model, samples(*PAIRS), settings(), False)
+    assert found.rows == mark(language_model, samples(*PAIRS), settings(), False)
     assert (found.metadata["model"], found.metadata["revision"]) == opened[0]
 
 

@@ -55,7 +55,7 @@ def test_the_key_depends_on_server_body_and_sample_and_on_nothing_else():
 def holder(folder, code: str) -> subprocess.Popen:
     """Another process with a Store, in which it has done what `code` says; it goes on until it is killed."""
     code = (
-        "import sys, pathlib; from tif.chat.store import Store\n"
+        "import sys, pathlib; from tif.identify.openai.store import Store\n"
         f"store = Store(pathlib.Path(sys.argv[1])); {code}; print(True, flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
