@@ -1,5 +1,6 @@
-"""bench/alignment.py on a benchmark of two answers, and bench/atwu_search.py on a tiny model."""
+"""bench/analysis/alignment.py on a benchmark of two answers, and atwu_search.py beside it on a tiny model."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -7,16 +8,17 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from tif.base import tables
+from tif.base import params, tables
 from tif.base.errors import UserError
 from tif.benchmarks import SAMPLES
 from tif.lm import models
+from tif.methods import atwu
 from tif.reference import REFERENCE
 from tif.reference.table import reference_rows
 from tif.unlearning import TOKEN_WEIGHTS
 from tif.words import SPANS, span_rows
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAIRS = [("Who is that old?", "Anna is 30."), ("Who lives there?", "Bert lives in Rome.")]
 GOLD = [[{"start": 0, "end": 4}], [{"start": 0, "end": 4}]]
 
@@ -25,13 +27,13 @@ GOLD = [[{"start": 0, "end": 4}], [{"start": 0, "end": 4}]]
 def folder(tmp_path, table, language_model, monkeypatch):
     """A folder as `dvc repro unlearn` leaves it after `tpo`; it becomes the working directory."""
     yaml = YAML()
-    params = yaml.load(ROOT / "params.yaml")
-    params["benchmark"]["name"] = "fictitious"
-    params["identify"] = {"method": "frequency", "source": "data/none"}
-    params["unlearn"] |= {"epochs": 2, "batch": 2, "trajectory_retain": 2}
+    blocks = yaml.load(ROOT / "params.yaml")
+    blocks["benchmark"]["name"] = "fictitious"
+    blocks["identify"] = {"method": "frequency", "source": "data/none"}
+    blocks["unlearn"] |= {"epochs": 2, "batch": 2, "trajectory_retain": 2}
     (tmp_path / "data/none").parent.mkdir()
     (tmp_path / "data/none").touch()
-    yaml.dump(params, tmp_path / "params.yaml")
+    yaml.dump(blocks, tmp_path / "params.yaml")
     forget = table("forget", PAIRS, gold_spans=GOLD)
     benchmark = {"forget": forget, "retain": table("retain", [("?", "Eve is 30."), ("?", "Dan lives in Rome.")])}
     for name, rows in benchmark.items():
@@ -44,7 +46,7 @@ def folder(tmp_path, table, language_model, monkeypatch):
     tables.write(tmp_path / "data/weights.parquet", [], TOKEN_WEIGHTS)
     models.save(tmp_path / "data/models/target", language_model)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    monkeypatch.syspath_prepend(str(ROOT / "bench/analysis"))
     return tmp_path
 
 
@@ -136,10 +138,36 @@ def test_search_goes_on_where_it_ended(folder, monkeypatch):
         search.main()
         return pd.read_csv(folder / name)
 
-    runs = [{}, {"weights": "uniform", "seed": 3}, {"gamma": 0.1, "every": 2}]
-    assert list(table("a.csv", runs[:2])["changed"]) == ["params.yaml", "weights uniform, seed 3"]
+    runs = [{}, {"token_weights": "uniform", "seed": 3}, {"gamma": 0.1, "every": 2}]
+    assert list(table("a.csv", runs[:2])["changed"]) == ["params.yaml", "token_weights uniform, seed 3"]
     found = table("a.csv", runs)
     pd.testing.assert_frame_equal(found, table("b.csv", runs))
     assert list(found["gamma"]) == [found["gamma"][0]] * 2 + [0.1]
     assert found["auroc"].between(0, 1).tolist() == [True, False, True], "uniform weights are not learned"
     assert found["forget"].between(0, 1).all() and found["retain"].between(0, 1).all()
+
+
+@pytest.mark.parametrize(("forget", "retain"), [(0.8, 0.9), (0.4, 0.8), (0.2, 0.7), (0.1, 0.6), (0.05, 0.8)])
+def test_retain_probability_at_a_forget_probability(monkeypatch, forget, retain):
+    """Linear in the logarithm: .2 lies halfway between .4 and .1. The first passage counts."""
+    monkeypatch.syspath_prepend(str(ROOT / "bench/analysis"))
+    import atwu_search
+
+    course = pd.DataFrame(
+        {"forget_probability": [0.8, 0.4, 0.1, 0.2, 0.0125], "retain_probability": [0.9, 0.8, 0.6, 0.9, 0.7]}
+    )
+    assert atwu_search.retain_at(course, forget) == pytest.approx(retain)
+    assert math.isnan(atwu_search.retain_at(course, 0.01))
+
+
+def test_the_committed_search_has_a_line_for_every_run(monkeypatch):
+    """Or a repeated call would run them again."""
+    monkeypatch.syspath_prepend(str(ROOT / "bench/analysis"))
+    import atwu_search
+
+    rows = pd.read_csv(ROOT / "bench/results/atwu_search.csv")
+    for seed, runs in ((0, atwu_search.RUNS), (1, atwu_search.CHECK)):
+        known = rows[rows["benchmark_seed"] == seed]
+        changed = [", ".join(f"{name} {value}" for name, value in run.items()) or "params.yaml" for run in runs]
+        assert list(known["changed"]) == changed
+    assert set(params.read("atwu", atwu.Settings, ROOT / "params.yaml").model_dump()) < set(rows.columns)

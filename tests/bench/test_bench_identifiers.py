@@ -1,21 +1,24 @@
-"""bench/identifiers.py on a benchmark of two answers: as a process once, and its options and messages in this one."""
+"""bench/analysis/identifiers.py on a benchmark of two answers: as a process once, and its parts in this one."""
 
 import csv
+import importlib
 import json
+import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
-from tif.report.comparison import Comparison, compared_answers, fingerprint, read_comparison
 
 from tif.base import params, tables
 from tif.base.errors import UserError
 from tif.benchmarks import SAMPLES, fictitious
 from tif.words import SPANS, span_rows
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "bench/analysis/identifiers.py"
 PAIRS = [("Who is that old?", "Anna is 30."), ("Who lives there?", "Bert lives in Rome.")]
 GOLD = [[{"start": 0, "end": 4}], [{"start": 0, "end": 4}]]
 
@@ -24,13 +27,12 @@ GOLD = [[{"start": 0, "end": 4}], [{"start": 0, "end": 4}]]
 def folder(tmp_path, table, monkeypatch):
     """A folder as `dvc repro download` leaves it, which becomes the working directory."""
     yaml = YAML()
-    params = yaml.load(ROOT / "params.yaml")
-    params["benchmark"]["name"] = "fictitious"
-    params["identify"] = {"method": "frequency", "source": "data/none"}
-    params["runtime"]["progress"] = False
+    blocks = yaml.load(ROOT / "params.yaml")
+    blocks["benchmark"]["name"] = "fictitious"
+    blocks["identify"] = {"method": "frequency", "source": "data/none"}
     (tmp_path / "data/benchmark").mkdir(parents=True)
     (tmp_path / "data/none").touch()
-    yaml.dump(params, tmp_path / "params.yaml")
+    yaml.dump(blocks, tmp_path / "params.yaml")
     people = ["Anna", "Bert"]
     tables.write(
         tmp_path / "data/benchmark/forget.parquet",
@@ -45,15 +47,27 @@ def folder(tmp_path, table, monkeypatch):
 
 
 @pytest.fixture
-def compare(folder, monkeypatch):
-    """Run the script's main with options; returns what it wrote."""
-    monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    import identifiers
+def comparison(monkeypatch):
+    """The module of that name."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    return importlib.import_module("comparison")
 
-    def run(*options: str) -> Comparison:
+
+@pytest.fixture
+def read(comparison):
+    """Read metrics/identifiers.json of a folder."""
+    return lambda folder: comparison.Comparison.model_validate_json((folder / "metrics/identifiers.json").read_bytes())
+
+
+@pytest.fixture
+def compare(folder, monkeypatch, read):
+    """Run the script's main with options; returns what it wrote."""
+    identifiers = importlib.import_module("identifiers")
+
+    def run(*options: str):
         monkeypatch.setattr(sys, "argv", ["identifiers.py", *options])
         identifiers.main()
-        return read_comparison(folder / "metrics/identifiers.json")
+        return read(folder)
 
     return run
 
@@ -72,35 +86,33 @@ def annotate(path: Path, *words: list[str], pairs=PAIRS, field="target_words") -
     return path
 
 
-def test_the_whole_comparison_as_a_process(folder):
-    command = [sys.executable, str(ROOT / "bench/identifiers.py")]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+def test_the_whole_comparison_as_a_process(folder, comparison, read):
+    done = subprocess.run([sys.executable, str(SCRIPT)], cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    comparison = read_comparison(folder / "metrics/identifiers.json")
+    found = read(folder)
     forget, retain = (
         tables.read(folder / f"data/benchmark/{name}.parquet", SAMPLES).to_pylist() for name in ("forget", "retain")
     )
-    assert (comparison.benchmark, comparison.split) == ("fictitious", "forget")
-    assert (comparison.rows, comparison.left_out) == (2, 0)
-    assert (comparison.reference, comparison.fingerprint) == ("gold", fingerprint(forget, retain))
+    assert (found.benchmark, found.split) == ("fictitious", "forget")
+    assert (found.rows, found.left_out) == (2, 0)
+    assert (found.reference, found.fingerprint) == ("gold", comparison.fingerprint(forget, retain))
     # "Anna" and "Bert" alone are in no retain answer, so frequency is right everywhere; all finds 8 in 23 letters.
-    assert [line.identifier for line in comparison.table] == ["gold", "frequency", "all"]
-    assert [line.f1 for line in comparison.table] == pytest.approx([1, 1, 16 / 31], abs=1e-6)
-    assert [line.unwanted_share for line in comparison.table] == pytest.approx([8 / 25, 8 / 25, 1], abs=1e-6)
-    assert all(line.seconds >= 0 and line.cost_usd == 0 for line in comparison.table)
+    assert [line.identifier for line in found.table] == ["gold", "frequency", "all"]
+    assert [line.f1 for line in found.table] == pytest.approx([1, 1, 16 / 31], abs=1e-6)
+    assert [line.unwanted_share for line in found.table] == pytest.approx([8 / 25, 8 / 25, 1], abs=1e-6)
+    assert all(line.seconds >= 0 and line.cost_usd == 0 for line in found.table)
     # What reads a model or costs money is never run unasked, and nothing is left out without a word.
-    missing = {item.identifier: item.reason for item in comparison.missing}
+    missing = {item.identifier: item.reason for item in found.missing}
     assert set(missing) >= {"file", "mlm", "openai"}
     assert "needs an annotation" in missing["file"]
     assert "--source mlm=PATH" in missing["mlm"]
     assert "costs money" in missing["openai"]
-    assert set(missing) | {"gold", "frequency", "all"} == {
-        path.stem for path in (ROOT / "src/tif/identify").glob("[a-z]*")
-    }
-    assert [marks.unwanted["frequency"] for marks in comparison.answers] == ["1000", "10000"]
-    assert [marks.unwanted["all"] for marks in comparison.answers] == ["1111", "11111"]
-    assert len(compared_answers(Path("x"), comparison, forget)) == 2
-    assert "not compared: file" in done.stdout and "all" in done.stdout
+    assert sorted({*missing, "gold", "frequency", "all"}) == params.known_names("identify")
+    assert [marks.unwanted["frequency"] for marks in found.answers] == ["1000", "10000"]
+    assert [marks.unwanted["all"] for marks in found.answers] == ["1111", "11111"]
+    page = (folder / "metrics/identifiers.html").read_text(encoding="utf-8")
+    assert page == comparison.page(found, forget)
+    assert "not compared: file" in done.stdout and "metrics/identifiers.html" in done.stdout
 
 
 def test_the_table_has_all_digits_and_the_interval_is_over_people(compare, folder):
@@ -137,8 +149,8 @@ def test_a_spans_table_as_a_file(compare, folder):
 
 
 def test_rows_that_an_identifier_was_fitted_on_are_left_out_for_all(compare, folder):
-    block = {"seed": 0, "people": 4, "questions": 12, "forget_share": 0.75, "real_authors": 1, "world_facts": 1}
-    built, _ = fictitious.build(fictitious.Settings(**block, language="en", entanglement=0.0), None)
+    block = {"seed": 0, "people": 4, "questions": 12, "forget_share": 0.75, "holdout": 1, "real_authors": 1}
+    built, _ = fictitious.build(fictitious.Settings(**block, world_facts=1, language="en", entanglement=0.0), None)
     for name in ("forget", "retain"):
         tables.write(folder / f"data/benchmark/{name}.parquet", built[name], SAMPLES)
     labelled = [
@@ -150,15 +162,15 @@ def test_rows_that_an_identifier_was_fitted_on_are_left_out_for_all(compare, fol
     ]
     tables.write(folder / "two.parquet", labelled, SPANS)
     options = ("-S", "distilled.annotation=two.parquet", "-S", "distilled.trees=3")
-    comparison = compare(*options, "--identifier", "distilled", "--identifier", "all")
-    assert (comparison.rows, comparison.left_out, comparison.groups) == (12, 24, 1)
-    assert {marks.sample_id for marks in comparison.answers} <= {row["sample_id"] for row in built["forget"][24:]}
+    found = compare(*options, "--identifier", "distilled", "--identifier", "all")
+    assert (found.rows, found.left_out, found.groups) == (12, 24, 1)
+    assert {marks.sample_id for marks in found.answers} <= {row["sample_id"] for row in built["forget"][24:]}
     letters = [sum(map(str.isalnum, row["response"])) for row in built["forget"][24:]]
     gold = [
         sum(sum(map(str.isalnum, row["response"][span["start"] : span["end"]])) for span in row["gold_spans"])
         for row in built["forget"][24:]
     ]
-    precision = {line.identifier: line.precision for line in comparison.table}["all"]
+    precision = {line.identifier: line.precision for line in found.table}["all"]
     assert precision == pytest.approx(sum(gold) / sum(letters), abs=1e-6)
     tables.write(folder / "data/benchmark/forget.parquet", built["forget"][:24], SAMPLES)
     with pytest.raises(UserError, match="labels the whole forget set"):
@@ -177,11 +189,11 @@ def test_a_value_of_params_can_be_changed_and_a_source_given(compare, folder):
 
 def test_without_gold_and_reference_only_shares_are_compared(compare, folder, table):
     tables.write(folder / "data/benchmark/forget.parquet", table("forget", PAIRS), SAMPLES)
-    comparison = compare("--identifier", "all", "--identifier", "frequency")
-    assert comparison.reference is None
-    assert [line.identifier for line in comparison.table] == ["all", "frequency"]
-    assert {line.f1 for line in comparison.table} | {line.word_kappa for line in comparison.table} == {None}
-    assert comparison.table[0].unwanted_share == 1.0
+    found = compare("--identifier", "all", "--identifier", "frequency")
+    assert found.reference is None
+    assert [line.identifier for line in found.table] == ["all", "frequency"]
+    assert {line.f1 for line in found.table} | {line.word_kappa for line in found.table} == {None}
+    assert found.table[0].unwanted_share == 1.0
     with pytest.raises(UserError, match="forget/0000 has no gold spans"):
         compare("--identifier", "gold")
 
@@ -225,15 +237,84 @@ def test_a_missing_benchmark_says_how_to_make_it(compare, folder, name):
 
 
 def test_a_message_as_a_process(folder):
-    command = [sys.executable, str(ROOT / "bench/identifiers.py"), "--identifier", "gpt"]
+    command = [sys.executable, str(SCRIPT), "--identifier", "gpt"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and done.stderr.startswith("error: --identifier: ") and done.stderr.count("\n") == 1
 
 
-def test_the_committed_comparison_can_be_read():
-    comparison = read_comparison(ROOT / "metrics/identifiers.json")
-    assert {"gold", "all", "frequency"} <= {line.identifier for line in comparison.table}
-    assert len(comparison.answers) == 10
+def test_the_committed_comparison_is_of_the_default_benchmark(comparison, read):
+    found = read(ROOT)
+    assert {"gold", "all", "frequency"} <= {line.identifier for line in found.table}
+    assert len(found.answers) == 10
     block = params.read("fictitious", fictitious.Settings, ROOT / "params.yaml")
     built, _ = fictitious.build(block, None)
-    assert comparison.fingerprint == fingerprint(built["forget"], built["retain"]), "stale; run `make compare`"
+    assert found.fingerprint == comparison.fingerprint(built["forget"], built["retain"]), "stale; run `make compare`"
+
+
+# The page
+
+FORGET = [
+    {"sample_id": "forget/0000", "prompt": "Who is <that>?", "response": "She was born in Lagos."},
+    {"sample_id": "forget/0001", "prompt": "And he?", "response": "His name is 李伟."},
+]
+
+
+@pytest.fixture
+def content(comparison):
+    """Two identifiers on both answers, F1 .5 in [.25, .75]; "Lagos" is word 4 of six, the name words 3 and 4 of six."""
+    numbers = dict.fromkeys(
+        (name for name, field in comparison.Line.model_fields.items() if field.annotation == float | None), 0.5
+    )
+    numbers |= {"f1_low": 0.25, "f1_high": 0.75, "unwanted_share": 0.375, "rows_without_unwanted": 0, "details": "{}"}
+    marks = [("forget/0000", "000010", "111111"), ("forget/0001", "000110", "000010")]
+    return {
+        "benchmark": "tiny",
+        "split": "forget<1>",
+        "rows": 2,
+        "left_out": 0,
+        "groups": 1,
+        "fingerprint": comparison.fingerprint(FORGET, []),
+        "reference": "a <person>",
+        "table": [
+            {"identifier": "a <person>", **numbers},
+            {"identifier": "all", **numbers, "f1": 0.1875, "seconds": None, "cost_usd": 0.0},
+        ],
+        "missing": [{"identifier": "mlm", "reason": "No <model> here."}],
+        "answers": [{"sample_id": key, "unwanted": {"a <person>": one, "all": other}} for key, one, other in marks],
+    }
+
+
+def test_page_shows_the_table_and_what_each_of_them_marks(comparison, content):
+    page = comparison.page(comparison.Comparison.model_validate(content), FORGET)
+    unwanted = re.findall(r'<b class="uw">([^<]+)</b>', page)
+    assert unwanted == ["unwanted words", "Lagos", "She was born in Lagos.", "李伟", "伟"]
+    assert "Benchmark tiny, forget&lt;1&gt;: 2 forget samples about 1 people or documents</p>" in page
+    assert "Agreement with <em>a &lt;person&gt;</em> is on letters" in page
+    assert "a &lt;person&gt; <small>the reference</small>" in page and "Who is &lt;that&gt;?" in page
+    assert "0.188<small>0.250 to 0.750</small>" in page
+    assert page.count("<td>–</td>") == 1  # seconds, not known
+    assert "Not compared: mlm. No &lt;model&gt; here." in page
+    assert page.count('dir="auto"') == 2 * (1 + 2)  # of each answer the question and two versions
+    parser = HTMLParser()
+    opened, closed, outside = [], [], []
+    parser.handle_starttag = lambda tag, attributes: (opened.append(tag), outside.extend(dict(attributes)))
+    parser.handle_endtag = closed.append
+    parser.feed(page)
+    assert sorted(tag for tag in opened if tag != "meta") == sorted(closed)
+    assert not {"src", "href"} & set(outside) and "url(" not in page and "@import" not in page
+
+
+def test_page_without_reference_and_with_samples_left_out(comparison, content):
+    nothing = dict.fromkeys(("f1", "f1_low", "f1_high", "word_f1", "word_f1_low", "word_f1_high"))
+    content |= {"reference": None, "left_out": 1, "table": [{**content["table"][1], **nothing}]}
+    page = comparison.page(comparison.Comparison.model_validate(content), FORGET)
+    assert "about 1 people or documents (1 more, on which an identifier was fitted, are left out)</p>" in page
+    assert "no reference was given" in page and "Agreement with" not in page and "0.250 to" not in page
+
+
+def test_fingerprint_is_of_keys_and_answers_of_both_sets(comparison):
+    other = [{**FORGET[0], "response": "Other."}, FORGET[1]]
+    sets = (FORGET, FORGET), (FORGET[:1], FORGET), (other, FORGET), (FORGET, other), (FORGET, [])
+    assert len({comparison.fingerprint(*pair) for pair in sets}) == 5
+    asked = [{**row, "prompt": "?"} for row in FORGET]
+    assert comparison.fingerprint(asked, FORGET) == comparison.fingerprint(FORGET, FORGET)

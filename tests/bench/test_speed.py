@@ -1,4 +1,4 @@
-"""bench/step.py and bench/mlm.py at a tiny size, as processes of their own, and their parts against numbers by hand."""
+"""bench/speed at a tiny size, as processes of their own, and their parts against numbers by hand."""
 
 import importlib.util
 import json
@@ -8,14 +8,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 
 from tif.lm.batches import collate
 from tif.losses import logit_preference_loss, preservation_loss
 
-SCRIPT = Path(__file__).resolve().parent.parent / "bench" / "step.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "bench/speed/step.py"
 TINY = {"layers": 1, "width": 32, "vocabulary": 300, "batch": 5, "micro_batch": 2, "steps": 1, "threads": 1}
 
 
@@ -122,97 +121,6 @@ def test_padded_rows_give_the_loss_of_flat_tokens(step, length):
     nll = -logits.log_softmax(-1)[at]
     kept = preservation_loss(nll, ~batch.unwanted, batch.sample)
     assert float(naive) == pytest.approx(float(margin_part + step.LAMBDA * kept), rel=1e-5)
-
-
-@pytest.fixture
-def studies(monkeypatch):
-    """The modules of bench/ that run the pipeline in clones."""
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    yield importlib.import_module("seeds"), importlib.import_module("runs")
-    for name in ("seeds", "runs"):
-        del sys.modules[name]
-
-
-@pytest.mark.parametrize(("forget", "retain"), [(0.8, 0.9), (0.4, 0.8), (0.2, 0.7), (0.1, 0.6), (0.05, 0.8)])
-def test_retain_probability_at_a_forget_probability(studies, forget, retain):
-    """Linear in the logarithm: .2 lies halfway between .4 and .1. The first passage counts."""
-    trajectory = pd.DataFrame(
-        {"forget_probability": [0.8, 0.4, 0.1, 0.2, 0.0125], "retain_probability": [0.9, 0.8, 0.6, 0.9, 0.7]}
-    )
-    assert studies[0].retain_at(trajectory, forget) == pytest.approx(retain)
-
-
-def test_a_forget_probability_that_is_never_reached(studies):
-    trajectory = pd.DataFrame({"forget_probability": [0.8, 0.4], "retain_probability": [0.9, 0.8]})
-    assert math.isnan(studies[0].retain_at(trajectory, 0.3))
-
-
-def test_a_clone_of_another_commit_is_refused(studies, tmp_path):
-    runs = studies[1]
-    folder = tmp_path / "clone"
-    subprocess.run(["git", "init", "-q", str(folder)], check=True)
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "other"], cwd=folder, check=True)
-    with pytest.raises(SystemExit, match="holds another commit"):
-        runs.clone(folder)
-
-
-@pytest.fixture
-def robustness(monkeypatch):
-    """bench/robustness.py with a pipeline that writes the metrics of a finished run and counts its runs."""
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    module = importlib.import_module("robustness")
-    module.ran = []
-
-    def repro(folder, settings):
-        assert settings["scratch.epochs"] == 3
-        module.ran.append(tuple(settings[key] for key in ("fictitious.language", "identify.method")))
-        f1 = 0.9 if settings["identify.method"] == "gold" else {"en": 0.7, "ar": 0.5}.get(module.ran[-1][0], 0.6)
-        scores = {
-            "forget_quality": {"log10_pvalue": -1.5},
-            "model_utility": 0.3 if module.ran[-1][0] == "code" else 0.5,
-            "forget": {"probability": 0.2},
-            "utility": {"retain": {"probability": 0.8}},
-        }
-        spans = {"agreement": {"f1": f1, "precision": f1, "recall": f1}}
-        (folder / "metrics").mkdir(parents=True, exist_ok=True)
-        (folder / "metrics/metrics.json").write_text(json.dumps({"target": scores, "unlearned": scores}))
-        (folder / "metrics/identify.json").write_text(json.dumps(spans))
-
-    monkeypatch.setattr(module, "clone", lambda folder: folder)
-    monkeypatch.setattr(module, "repro", repro)
-    yield module
-    for name in ("robustness", "runs"):
-        del sys.modules[name]
-
-
-def test_robustness_goes_on_where_it_was_and_points_out_falls(robustness, monkeypatch, tmp_path, capsys):
-    out = tmp_path / "new" / "robustness.csv"
-    arguments = ["robustness.py", "--folder", str(tmp_path), "--out", str(out), "--set", "scratch.epochs=3"]
-    monkeypatch.setattr(sys, "argv", arguments)
-    robustness.main()
-    printed = capsys.readouterr().out
-    assert len(robustness.ran) == 12 == len(set(robustness.ran)) + 4  # English at three entanglements
-    table = pd.read_csv(out)
-    assert table.columns.tolist()[:5] == ["language", "entanglement", "seed", "settings", "identifier"]
-    assert table["unlearned_forget_p"].tolist() == [0.2] * 12 and table["target_log10_fq"].tolist() == [-1.5] * 12
-    assert "| ar | 0 | 0 | scratch.epochs=3 | frequency | 0.5 |" in printed
-    fallen = [line.partition(" ->")[0] for line in printed.splitlines() if "->" in line]
-    assert fallen == [
-        "frequency, ar, entanglement 0: f1 0.700",
-        "gold, code, entanglement 0: unlearned_utility 0.500",
-        "frequency, code, entanglement 0: unlearned_utility 0.500",
-    ]
-    assert "frequency, zh, entanglement 0:" not in printed  # a fall of .1
-
-    table.iloc[:-1].to_csv(out, index=False)
-    robustness.main()
-    assert len(robustness.ran) == 13 and robustness.ran[-1] == ("en", "frequency")
-    pd.testing.assert_frame_equal(pd.read_csv(out), table)
-
-    table[["language"]].to_csv(out, index=False)
-    with pytest.raises(SystemExit, match="not a table of this study"):
-        robustness.main()
 
 
 MLM = SCRIPT.with_name("mlm.py")
