@@ -9,24 +9,17 @@ import time
 from pathlib import Path
 
 import processes_stage
-import pyarrow as pa
 import pytest
+import several
 import torch
-from ruamel.yaml import YAML
+from several import SETTINGS, results
 
-from tif.base import tables
 from tif.base.errors import UserError
 from tif.base.params import Compute
-from tif.benchmarks import SAMPLES
-from tif.lm import models
+from tif.base.stage import run
 from tif.runs import processes
-from tif.words import SPANS, word_rows, words
 
-ROOT = Path(__file__).resolve().parents[1]
-SETTINGS = {
-    "epochs": 2, "batch": 4, "micro_batch": 2, "lr": 1e-3, "weight_decay": 0.01, "warmup": 0.1, "max_grad_norm": 1.0,
-    "seed": 0, "trajectory_retain": 2,
-}  # fmt: skip
+PATHS = {"PYTHONPATH": os.pathsep.join(str(several.ROOT / name) for name in ("src", "tests")), "OMP_NUM_THREADS": "1"}
 
 
 def setting(method: str, minutes: float | None = None, die: dict | None = None, **changes) -> dict:
@@ -46,50 +39,20 @@ CASES = {
 INTERRUPTED = setting("atwu", minutes=0, batch=3, select="best")
 
 
-def environment(**variables) -> dict[str, str]:
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
-    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **variables}
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tiny, table, facts) -> Path:
-    """Model, tables and blocks of settings, as files: five forget samples of different lengths."""
-    folder = tmp_path_factory.mktemp("processes")
-    models.save(folder / "model", tiny())
-    forget, retain = (
-        table("forget", [(q * (i + 1), a) for i, (q, a) in enumerate(facts[:5])]),
-        table("retain", facts[5:]),
-    )
-    rows = []
-    for sample_id, text in zip(forget["sample_id"].to_pylist(), forget["response"].to_pylist(), strict=True):
-        last = words(text)[-2]
-        unwanted = [word == last for word in words(text)]
-        rows += word_rows(sample_id, text, unwanted, [float(flag) for flag in unwanted])
-    tables.write(folder / "forget.parquet", forget, SAMPLES)
-    tables.write(folder / "retain.parquet", retain, SAMPLES)
-    tables.write(folder / "spans.parquet", pa.Table.from_pylist(rows, schema=SPANS), SPANS)
-    yaml = YAML()
-    blocks = yaml.load(ROOT / "params.yaml")
-    blocks["atwu"]["every"] = 1
-    blocks["rmu"]["layer"] = 1
-    yaml.dump(blocks, folder / "params.yaml")
-    return folder
-
-
-def start(folder: Path, *cases: dict, count: int = 2) -> subprocess.CompletedProcess:
-    """Run the cases in real processes."""
-    (folder / "cases.json").write_text(json.dumps(cases))
-    command = [sys.executable, str(ROOT / "tests/processes_stage.py"), str(folder), str(count)]
-    variables = environment(TIF_WORK=str(folder / "work"))
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
+    return several.prepare(tmp_path_factory.mktemp("processes"), tiny(), table, facts)
 
 
 @pytest.fixture(scope="module")
 def together(folder) -> list[list[dict]]:
     """Process -> results of all cases in two processes; the last case is the one that will be interrupted."""
-    done = start(folder, *CASES.values(), INTERRUPTED)
+    (folder / "cases.json").write_text(json.dumps([*CASES.values(), INTERRUPTED]))
+    command = [sys.executable, processes_stage.__file__, str(folder)]
+    variables = {**os.environ, **PATHS, "TIF_WORK": str(folder / "work")}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    return [torch.load(folder / f"results-{rank}.pt", weights_only=True) for rank in range(2)]
+    return [results(folder, rank) for rank in range(2)]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -110,7 +73,7 @@ def test_two_processes_make_what_one_makes(folder, together, name):
         torch.testing.assert_close(first["model"][key], weight, rtol=0, atol=2e-5)
     for ours, theirs in zip(first["trajectory"], alone["trajectory"], strict=True):
         assert ours == {**theirs, "value": pytest.approx(theirs["value"], rel=1e-3, abs=1e-4)}
-    assert len(first["weights"]) == len(alone["weights"])
+    assert len(first["token_weights"]) == len(alone["token_weights"])
 
 
 def test_the_work_is_shared(together):
@@ -124,91 +87,99 @@ def test_the_work_is_shared(together):
 
 
 def test_killed_processes_resume_to_the_same_bits(folder, together):
-    """One of the two is killed in the second step of the second epoch; the launcher tells it and goes on when asked."""
+    """One of the two is killed in the second step of the second epoch; they go on when asked."""
     calls = len(together[1][-1]["seen"])
-    done = start(folder, {**INTERRUPTED, "die": {"rank": 1, "call": calls, "checkpoint": "checkpoint-3"}})
-    assert done.returncode == 1
-    lines = done.stderr.strip().splitlines()
-    assert lines[-1].startswith("error: process 1 of 2 was killed by SIGKILL; if it was short of memory, lower")
-    assert "Traceback" not in done.stderr
-    assert sorted(path.name for path in (folder / "work/unlearn" / ("a" * 64)).iterdir()) == [
-        "checkpoint-2",
-        "checkpoint-3",
-    ]
-    done = start(folder, INTERRUPTED)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("resuming at step 3 of 4") == 1
+    killed = {**INTERRUPTED, "die": {"rank": 1, "call": calls, "checkpoint": "checkpoint-3"}}
+    assert several.group_of_two(folder, processes_stage.case, killed)[1] == -signal.SIGKILL
+    work = folder / "work/unlearn" / several.KEY
+    assert sorted(path.name for path in work.iterdir()) == ["checkpoint-2", "checkpoint-3"]
+    assert several.group_of_two(folder, processes_stage.case, INTERRUPTED) == [0, 0]
+    told = [(folder / f"told-{rank}.txt").read_text() for rank in range(2)]
+    assert [text.count("resuming at step 3 of 4") for text in told] == [1, 0]
     for rank in range(2):
-        resumed = torch.load(folder / f"results-{rank}.pt", weights_only=True)[0]
+        (resumed,) = results(folder, rank)
         expected = together[rank][-1]
         assert len(resumed["seen"]) < len(expected["seen"])
-        for key in ("log", "trajectory", "weights", "selection"):
+        for key in ("log", "trajectory", "token_weights", "selection"):
             assert resumed[key] == expected[key]
         assert all(torch.equal(resumed["model"][key], expected["model"][key]) for key in expected["model"])
-    assert not (folder / "work/unlearn" / ("a" * 64)).exists()
+    assert not work.exists()
 
 
 LIGHT = """
-import os, sys, time
-from tif import errors, processes
-from tif.params import Compute
+import os, signal, sys, time
+from tif.base.errors import UserError
+from tif.base.stage import run
+from tif.runs import processes
 
 def main():
-    if not processes.started():
-        return processes.launch(2, Compute(device="cpu", threads=1))
     with processes.joined("cpu") as group:
         print("rank", group.rank, "up", file=sys.stderr, flush=True)
         {body}
 
-errors.run(processes.told_once(main))
+run(processes.told_once(main))
 """
 
 
-def light(tmp_path: Path, body: str) -> subprocess.Popen:
-    """Start a stage of two processes that does nothing but `body`."""
-    (tmp_path / "stage.py").write_text(LIGHT.format(body=body))
-    return subprocess.Popen(
-        [sys.executable, "stage.py"], cwd=tmp_path, env=environment(TMPDIR=str(tmp_path)), stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+class Light:
+    """A stage of two processes that do nothing but `body`. Its launcher is forked, the two are started by it."""
+
+    def __init__(self, folder: Path, body: str) -> None:
+        self.folder = folder
+        self.told = folder.with_suffix(".txt")
+        (folder / "stage.py").write_text(LIGHT.format(body=body))
+
+        def launch() -> None:
+            os.chdir(folder)
+            sys.argv[:] = ["stage.py"]
+            run(processes.told_once(lambda: processes.launch(2, Compute(device="cpu", threads=1))))
+
+        self.process = several.forked(launch, self.told, **PATHS, TMPDIR=str(folder))
+
+    def ended(self) -> tuple[int, list[str]]:
+        """Exit status, and what was said, but for what process 0 says of itself."""
+        self.process.join(120)
+        return self.process.exitcode, [line for line in self.told.read_text().splitlines() if line != "rank 0 up"]
 
 
 @pytest.mark.parametrize("ranks", [(0, 1), (0,), (1,)])
 def test_bad_input_is_told_once(tmp_path, ranks):
     """By all processes, or by one while the other waits for it: one line, no traceback, nothing left behind."""
-    body = f"raise errors.UserError('data/x.parquet is bad') if group.rank in {ranks} else TimeoutError(group.wait())"
-    with light(tmp_path, body) as process:
-        out, told = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert [line for line in told.splitlines() if line != "rank 0 up"] == ["error: data/x.parquet is bad"]
-    assert out == ""
+    body = f"raise UserError('data/x.parquet is bad') if group.rank in {ranks} else TimeoutError(group.wait())"
+    assert Light(tmp_path, body).ended() == (1, ["error: data/x.parquet is bad"])
     assert [path.name for path in tmp_path.iterdir()] == ["stage.py"]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_defect_keeps_its_traceback_once(tmp_path, rank):
-    with light(tmp_path, f"1 / (group.rank != {rank}); group.wait()") as process:
-        _, told = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert told.count("ZeroDivisionError: division by zero") == 1
-    assert told.count("Traceback") == 1
+    status, lines = Light(tmp_path, f"1 / (group.rank != {rank}); group.wait()").ended()
+    assert status == 1
+    assert sum("ZeroDivisionError: division by zero" in line for line in lines) == 1
+    assert sum("Traceback" in line for line in lines) == 1
+
+
+def test_a_killed_process_is_told_in_one_line(tmp_path):
+    status, lines = Light(tmp_path, "os.kill(os.getpid(), 9) if group.rank else group.wait()").ended()
+    assert status == 1
+    assert [line.split(";")[0] for line in lines] == ["error: process 1 of 2 was killed by SIGKILL"]
+    assert lines[0].endswith("if it was short of memory, lower unlearn.micro_batch or unlearn.processes")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the death signal of a parent is a feature of Linux")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_processes_end_with_their_launcher(tmp_path, how):
     body = "open(f'{os.getpid()}.pid', 'w').close(); time.sleep(300)"
-    with light(tmp_path, body) as process:
-        while len(list(tmp_path.glob("*.pid"))) < 2:
-            time.sleep(0.05)
-            assert process.poll() is None
-        process.send_signal(how)
-        process.wait(30)
-        begin = time.monotonic()
-        pids = [path.stem for path in tmp_path.glob("*.pid")]
-        while any(Path("/proc", pid).exists() for pid in pids) and time.monotonic() < begin + 30:
-            time.sleep(0.05)
-    assert process.returncode == (143 if how == signal.SIGTERM else -9)
+    process = Light(tmp_path, body).process
+    while len(list(tmp_path.glob("*.pid"))) < 2:
+        time.sleep(0.05)
+        assert process.is_alive()
+    os.kill(process.pid, how)
+    process.join(30)
+    begin = time.monotonic()
+    pids = [path.stem for path in tmp_path.glob("*.pid")]
+    while any(Path("/proc", pid).exists() for pid in pids) and time.monotonic() < begin + 30:
+        time.sleep(0.05)
+    assert process.exitcode == (143 if how == signal.SIGTERM else -9)
     assert not any(Path("/proc", pid).exists() for pid in pids)
 
 
