@@ -13,7 +13,7 @@ def test_pairing_is_stable():
     """Written down: another pairing would change the reference table and DPO's results without any setting changing."""
     keys = ["forget/0000", "forget/0001", "forget/0002", "forget/0399"]
     assert [REFUSALS.index(refusal(key)) for key in keys] == [4, 10, 32, 16]
-    command = f"from tif.refusals import refusal; print([refusal(key) for key in {keys}])"
+    command = f"from tif.reference.refusals import refusal; print([refusal(key) for key in {keys}])"
     other = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == str([refusal(key) for key in keys])
 

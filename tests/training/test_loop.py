@@ -9,7 +9,8 @@ from tif.base.errors import UserError
 from tif.finetune.scratch import token_mean
 from tif.lm.batches import collate, encode_pairs
 from tif.lm.logits import answer_tokens
-from tif.training.loop import Optimisation, train
+from tif.training import Optimisation
+from tif.training.loop import Run, Task, train
 
 SETTINGS = Optimisation(
     epochs=2, batch=4, micro_batch=2, lr=1e-3, weight_decay=0.01, warmup=0.25, max_grad_norm=1.0, seed=0
@@ -23,7 +24,7 @@ def examples(language_model, facts):
 
 def run(language_model, examples, objective=token_mean, others=(), after_epoch=None, **changes):
     settings = SETTINGS.model_copy(update=changes)
-    return train(language_model, examples, objective, settings, "cpu", False, others, after_epoch)
+    return train(language_model, Task(examples, objective, others), settings, Run(after_epoch=after_epoch))
 
 
 def weights(language_model):

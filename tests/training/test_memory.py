@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_unlearn import TPO, settings, towns
+from forgetting import TPO, data_of, settings
 from transformers import PreTrainedModel
 
 from tif.base.errors import UserError
@@ -13,20 +13,18 @@ from tif.lm import adapters, logits, models
 from tif.lm.batches import collate
 from tif.lm.logits import answer_tokens
 from tif.methods import tpo
-from tif.reference.table import reference_rows
 from tif.scores.tokens import score
-from tif.training.memory import Fit, check, fitted
-from tif.unlearning.run import forget_examples, unlearn
+from tif.training import Memory
+from tif.training.loop import Run
+from tif.training.memory import check, fitted
+from tif.unlearning.run import Method, unlearn
 
 LORA = adapters.Lora(rank=4, alpha=8.0, dropout=0.5, targets=["q_proj", "up_proj"])
 
 
 @pytest.fixture(scope="module")
-def batch(language_model, forget):
-    reference = reference_rows(language_model, forget, progress=False)
-    return collate(
-        [replace(e, refusal=None) for e in forget_examples(language_model, forget, towns(forget), reference)]
-    )
+def batch(language_model, forget, retain):
+    return collate([replace(e, refusal=None) for e in data_of(language_model, forget, retain).examples])
 
 
 def bfloat16(tiny):
@@ -38,13 +36,12 @@ def bfloat16(tiny):
 
 
 def run(language_model, forget, retain, **changes):
-    reference = reference_rows(language_model, forget, progress=False)
-    examples = forget_examples(language_model, forget, towns(forget), reference)
-    done = unlearn(language_model, examples, forget, retain, reference, tpo, TPO, settings(**changes), "cpu", False)
+    data = data_of(language_model, forget, retain)
+    done = unlearn(language_model, data, Method(tpo, TPO), settings(**changes), Run())
     return done.log, {name: value.clone() for name, value in language_model.model.state_dict().items()}
 
 
-def loss_and_gradients(model: PreTrainedModel, batch, fit: Fit) -> tuple[float, dict[str, torch.Tensor], int]:
+def loss_and_gradients(model: PreTrainedModel, batch, memory: Memory) -> tuple[float, dict[str, torch.Tensor], int]:
     """Also how many bytes of activations the forward pass keeps."""
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     kept = {}
@@ -55,7 +52,7 @@ def loss_and_gradients(model: PreTrainedModel, batch, fit: Fit) -> tuple[float, 
             kept[storage.data_ptr()] = tensor, storage.nbytes()
         return tensor
 
-    with fitted(model, fit, seed=0):
+    with fitted(model, memory, seed=0):
         model.train()
         torch.manual_seed(7)
         for name, weight in model.named_parameters():
@@ -72,8 +69,8 @@ def loss_and_gradients(model: PreTrainedModel, batch, fit: Fit) -> tuple[float, 
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_computing_activations_again_changes_neither_loss_nor_gradients(tiny, batch, lora):
     """With adapters the same inputs are dropped the second time."""
-    plain = loss_and_gradients(tiny().model, batch, Fit(lora=lora))
-    again = loss_and_gradients(tiny().model, batch, Fit(lora=lora, gradient_checkpointing=True))
+    plain = loss_and_gradients(tiny().model, batch, Memory(lora=lora))
+    again = loss_and_gradients(tiny().model, batch, Memory(lora=lora, gradient_checkpointing=True))
     assert again[0] == pytest.approx(plain[0], rel=1e-6)
     assert again[1].keys() == plain[1].keys()
     for name, gradient in plain[1].items():
@@ -100,7 +97,7 @@ def test_a_model_that_cannot(tiny, monkeypatch):
     monkeypatch.setattr(type(model), "supports_gradient_checkpointing", False)
     with (
         pytest.raises(UserError, match=r"LlamaForCausalLM cannot.*unlearn\.gradient_checkpointing=false"),
-        fitted(model, Fit(gradient_checkpointing=True), seed=0),
+        fitted(model, Memory(gradient_checkpointing=True), seed=0),
     ):
         pass
 
@@ -109,19 +106,18 @@ def test_a_gpu_without_bfloat16(monkeypatch):
     cuda, cpu = (Compute(device=device, threads=1) for device in ("cuda", "cpu"))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     with pytest.raises(UserError, match=r"unlearn\.precision = mixed needs a GPU that computes in bfloat16"):
-        check(Fit(precision="mixed"), 1, cuda, cached=False)
-    check(Fit(), 1, cuda, cached=False)
-    check(Fit(precision="mixed"), 1, cpu, cached=False)
+        check(Memory(precision="mixed"), 1, cuda, cached=False)
+    check(Memory(), 1, cuda, cached=False)
+    check(Memory(precision="mixed"), 1, cpu, cached=False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    check(Fit(precision="mixed"), 1, cuda, cached=False)
+    check(Memory(precision="mixed"), 1, cuda, cached=False)
 
 
 @torch.no_grad()
-def test_in_bfloat16_reference_and_training_agree_exactly(tiny, forget):
+def test_in_bfloat16_reference_and_training_agree_exactly(tiny, forget, retain):
     """The head's own logits are rounded to 8 bits; margins compare dot products on both sides."""
     language_model = bfloat16(tiny)
-    examples = forget_examples(language_model, forget, towns(forget), reference_rows(language_model, forget, False))
-    examples = [replace(example, refusal=None) for example in examples]
+    examples = [replace(example, refusal=None) for example in data_of(language_model, forget, retain).examples]
     scores = score(language_model, examples, progress=False)
     batch = collate([examples[i] for i in sorted(range(4), key=lambda i: (-len(examples[i].ids), i))])
     tokens = answer_tokens(language_model.model, batch)
@@ -136,7 +132,7 @@ def test_in_bfloat16_reference_and_training_agree_exactly(tiny, forget):
 @pytest.mark.parametrize("precision", ["weights", "mixed"])
 @pytest.mark.parametrize("lora", [None, LORA.model_copy(update={"dropout": 0.0})])
 def test_the_margin_of_a_bfloat16_model_starts_at_0(tiny, forget, retain, precision, lora):
-    log, weights = run(bfloat16(tiny), forget, retain, precision=precision, lora=lora, epochs=8, lr=0.01)
+    log, weights = run(bfloat16(tiny), forget, retain, precision=precision, lora=lora, epochs=5, lr=0.01)
     assert abs(log[0]["logit_drop"]) < 0.05
     assert log[-1]["logit_drop"] > 0.5
     for name, weight in weights.items():
@@ -144,11 +140,11 @@ def test_the_margin_of_a_bfloat16_model_starts_at_0(tiny, forget, retain, precis
 
 
 def test_small_updates_are_lost_in_bfloat16_and_not_in_mixed_precision(tiny, forget, retain):
-    """bfloat16 has 8 bits: of a weight around .2, steps below 2^-11 = .0005 round to nothing, and AdamW's are 1e-5."""
+    """bfloat16 has 8 bits: of a weight around .2, steps below 2^-11 = .0005 round to nothing, and AdamW's are 4e-5."""
     start = bfloat16(tiny).model.state_dict()
     changed = {}
     for precision in ("weights", "mixed"):
-        steps = {"precision": precision, "epochs": 30, "lr": 1e-5, "warmup": 0.0, "weight_decay": 0.0}
+        steps = {"precision": precision, "epochs": 8, "lr": 4e-5, "warmup": 0.0, "weight_decay": 0.0}
         _, weights = run(bfloat16(tiny), forget, retain, **steps)
         name = "model.layers.0.mlp.up_proj.weight"
         changed[precision] = (weights[name] != start[name]).float().mean().item()
