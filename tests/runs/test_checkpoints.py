@@ -1,6 +1,5 @@
 """Checkpoints: a run killed anywhere goes on to the same bits, and never from a checkpoint that is not its own."""
 
-import gc
 import json
 import multiprocessing
 import os
@@ -10,46 +9,33 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import safetensors.torch
-import tif.unlearn
 import torch
 import transformers
+from forgetting import data_of, settings
 from pydantic import Field
 
 from tif.base.errors import UserError
 from tif.base.params import Block
 from tif.lm.adapters import Lora
 from tif.methods import atwu, tpo
-from tif.reference.table import reference_rows
 from tif.runs import checkpoints
 from tif.runs.processes import Group
+from tif.training.loop import Run
+from tif.unlearning import run as unlearning
 from tif.unlearning import selection, trajectory
-from tif.unlearning.run import Settings, forget_examples, unlearn
-from tif.words import SPANS, word_rows, words
+from tif.unlearning.run import Method, unlearn
 
 KEY = "0123456789abcdef" * 4
 TPO = tpo.Settings(beta=0.2, lambda_=0.05, retain=1.0)
 ATWU = atwu.Settings(
-    weights="learned", alpha=0.9, gamma=1.0, beta=1.0, saturation="weighted", every=2, scorer_lr=0.5, momentum=0.9,
-    scorer_weight_decay=1e-4, clip=1.0, entropy=1.0, population=10.0, budget=0.2, l2=0.01,
+    token_weights="learned", alpha=0.9, gamma=1.0, beta=1.0, saturation="weighted", every=2, scorer_lr=0.5,
+    momentum=0.9, scorer_weight_decay=1e-4, clip=1.0, entropy=1.0, population=10.0, budget=0.2, l2=0.01,
 )  # fmt: skip
 METHODS = {"tpo": (tpo, TPO), "atwu": (atwu, ATWU)}
-SETTINGS = Settings(
-    method="tpo", epochs=3, batch=2, micro_batch=2, lr=1e-3, weight_decay=0.01, warmup=0.1, max_grad_norm=1.0, seed=0,
-    trajectory_retain=2,
-)  # fmt: skip
+SETTINGS = settings(batch=2)
 STEPS = 6  # four samples in steps of two, three epochs
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _nothing_to_collect():
-    """Each Trainer begins with a garbage collection, which takes as long as the rest of a tiny run."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -61,17 +47,8 @@ def place(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def data(tiny, table, facts):
-    """Forget and retain samples, examples and reference: the last word of every answer is unwanted."""
-    forget, retain = table("forget", facts[:4]), table("retain", facts[4:])
-    rows = []
-    for sample_id, text in zip(forget["sample_id"].to_pylist(), forget["response"].to_pylist(), strict=True):
-        last = words(text)[-2]
-        unwanted = [word == last for word in words(text)]
-        rows += word_rows(sample_id, text, unwanted, [float(flag) for flag in unwanted])
-    reference = reference_rows(tiny(), forget, progress=False)
-    spans = pa.Table.from_pylist(rows, schema=SPANS)
-    return forget, retain, forget_examples(tiny(), forget, spans, reference), reference
+def data(tiny, forget, retain):
+    return data_of(tiny(), forget, retain)
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +60,7 @@ def run(tiny, data):
 
     def run(method="tpo", minutes: float | None = 60, key: str = KEY, **changes):
         language_model = tiny(attention_dropout=0.1)
-        forget, retain, examples, reference = data
-        settings = SETTINGS.model_copy(update=changes)
-        arguments = language_model, examples, forget, retain, reference, *METHODS[method], settings, "cpu", False
+        arguments = language_model, data, Method(*METHODS[method]), SETTINGS.model_copy(update=changes), Run()
         if minutes is None:
             done = unlearn(*arguments)
         else:
@@ -160,13 +135,13 @@ def test_killed_in_any_step(run, whole, capfd, place, method):
         told = f"resuming at step {step} of {STEPS}"
         assert resumed_at(capfd) == ([told] if step else [])
         assert not place.exists(), "the folder is deleted on success"
-    assert whole(method)["weights"] or method == "tpo"
+    assert whole(method)["token_weights"] or method == "tpo"
 
 
 @pytest.mark.parametrize(("call", "step"), [(1, 0), (2, 1), (3, 3), (4, 5)])
 def test_killed_while_the_trajectory_is_measured(run, whole, capfd, call, step):
     """After the last step of an epoch (call 1 is before training): that step is done again, the epoch counted once."""
-    with fatal(trajectory, "likelihoods", call):
+    with fatal(trajectory, "score_answers", call):
         killed(run)
     capfd.readouterr()
     result = run()
@@ -237,7 +212,7 @@ def test_the_best_epoch_survives_a_kill(run, whole, capfd):
     assert resumed_at(capfd) == [f"resuming at step 5 of {STEPS}"]
 
 
-@pytest.mark.parametrize(("holder", "name"), [(selection.Best, "put_back"), (tif.unlearn, "Unlearned")])
+@pytest.mark.parametrize(("holder", "name"), [(selection.Best, "put_back"), (unlearning, "Unlearned")])
 def test_killed_when_training_has_ended(run, whole, capfd, place, holder, name):
     """Behind the last checkpoint, before or after the best epoch's weights are put back: nothing is trained again."""
     changes = {"select": "best", "lr": 0.01}
@@ -426,7 +401,7 @@ def test_a_second_run_waits_for_the_first_and_goes_on_when_that_is_killed(run, w
     while not (place / "checkpoint-3/complete.json").exists():
         time.sleep(0.05)
     two.start()
-    two.join(3)
+    two.join(2)
     assert two.is_alive()
     one.kill()
     two.join(60)

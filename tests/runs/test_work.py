@@ -1,8 +1,5 @@
 """The work folder."""
 
-import subprocess
-import sys
-
 import pytest
 
 from tif.base.errors import UserError
@@ -24,15 +21,14 @@ def test_a_relative_one_is_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("cache", [None, "../shared cache"])
+@pytest.mark.parametrize("cache", [None, "../../shared cache"])
 def test_beside_the_cache_of_dvc(tmp_path, monkeypatch, cache):
+    """A repository as `dvc init --no-scm` and `dvc cache dir` leave it; a path in .dvc/config begins at its folder."""
     monkeypatch.delenv("TIF_WORK", raising=False)
     repo = tmp_path / "repo"
-    repo.mkdir()
+    (repo / ".dvc").mkdir(parents=True)
+    (repo / ".dvc/config").write_text("[core]\n    no_scm = True\n" + f"[cache]\n    dir = {cache}\n" * bool(cache))
     monkeypatch.chdir(repo)
-    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], check=True)
-    if cache:
-        subprocess.run([sys.executable, "-m", "dvc", "cache", "dir", "-q", cache], check=True)
     assert work.folder() == (tmp_path / "tif-work" if cache else repo / ".dvc/tif-work")
 
 
