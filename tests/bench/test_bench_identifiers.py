@@ -87,7 +87,7 @@ def annotate(path: Path, *words: list[str], pairs=PAIRS, field="target_words") -
 
 
 def test_the_whole_comparison_as_a_process(folder, comparison, read):
-    done = subprocess.run([sys.executable, str(SCRIPT)], cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, str(SCRIPT)], cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     found = read(folder)
     forget, retain = (
@@ -238,7 +238,7 @@ def test_a_missing_benchmark_says_how_to_make_it(compare, folder, name):
 
 def test_a_message_as_a_process(folder):
     command = [sys.executable, str(SCRIPT), "--identifier", "gpt"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and done.stderr.startswith("error: --identifier: ") and done.stderr.count("\n") == 1
 
 

@@ -33,7 +33,7 @@ def step():
 def test_versions_agree_and_are_measured(step):
     """The script itself stops when the losses of any step differ, so exit status 0 means that all versions agree."""
     flags = [part for name, value in TINY.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    done = subprocess.run([sys.executable, str(SCRIPT), *flags, "--json"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, str(SCRIPT), *flags, "--json"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert printed["setup"] == TINY
@@ -140,7 +140,7 @@ def mlm_bench():
 def test_words_a_second_of_mlm():
     """The script itself stops when a label of any version differs, so exit status 0 means that all agree."""
     flags = [part for name, value in TINY_MLM.items() for part in (f"--{name}", str(value))]
-    done = subprocess.run([sys.executable, str(MLM), *flags, "--json"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, str(MLM), *flags, "--json"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert printed["setup"] == TINY_MLM

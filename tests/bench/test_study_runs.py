@@ -1,4 +1,4 @@
-"""bench/study.py as a process: on a repository whose stages do next to nothing, and on this one at a tiny size."""
+"""bench/study/study.py as a process, on a repository whose stages do next to nothing."""
 
 import json
 import os
@@ -12,52 +12,64 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 IDENTITY = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 # A pipeline with the names of the real one. Forget quality is -10 * weight - seed, utility 1 - weight / 10.
 STAGE = """
-import json, os, pathlib, sys, time
+import json, math, os, pathlib, sys, time
 from ruamel.yaml import YAML
 
 params = YAML(typ="safe", pure=True).load(open("params.yaml"))
 method, seed = params["unlearn"]["method"], params["fictitious"]["seed"]
 weight = params[method]["weight"]
+IDS = [f"forget/{n}" for n in range(9)]
 
-def table(rows, name):
-    from tif import tables
-    tables.write("data/trajectory.parquet" if name == "TRAJECTORY" else "data/evaluation/retain.parquet",
-                 [{**row, "sample_id": f"{row['sample_id']}/{n}", "value": row["value"] + n / 100}
-                  for row in rows for n in range(9)], getattr(tables, name))
+def download():
+    from tif.base import tables
+    from tif.benchmarks import SAMPLES, Set, describe
+    keys = dict(split="forget", group="someone", prompt="?", response="!")
+    tables.write("data/benchmark/forget.parquet", [dict(sample_id=key, **keys) for key in IDS], SAMPLES)
+    sets = {"forget": Set("forget", "", ("response", "wrong"), False, ("truth_ratio",))}
+    tables.write_text("data/benchmark/card.json", json.dumps({"sets": describe(sets)}))
+
+def retain():
+    from tif.base import tables
+    from tif.evaluation import TEXTS, TOKENS
+    rows = [dict(sample_id=key, answer=answer, position=1, token_id=1, start=0, end=0, is_end=True, hit=True,
+                 logprob=math.log(0.5 * (0.5 + n / 100 if answer == "wrong/0" else 1)))
+            for answer in ("response", "wrong/0") for n, key in enumerate(IDS)]
+    tables.write("data/evaluation/retain/tokens.parquet", rows, TOKENS)
+    tables.write("data/evaluation/retain/texts.parquet", [], TEXTS)
 
 def unlearn():
+    from tif.base import tables
+    from tif.unlearning import TRAJECTORY
     pathlib.Path(os.environ["RAN"]).open("a").write(f"{method} {weight} {seed}\\n")
     if weight > 9:
         sys.exit("error: the loss is not finite at step 3" if weight > 99 else "error: out of order")
     time.sleep(params["slow"]["seconds"])
     values = {"forget": {"truth_ratio": (0.5, weight), "probability": (0.5, 0)},
               "retain": {"truth_ratio": (0.5, 0), "probability": (1, -weight / 9)}}
-    table([dict(epoch=epoch, sample_id=name, measure=measure, value=start + slope * epoch) for epoch in (0, 1)
-           for name, measures in values.items() for measure, (start, slope) in measures.items()], "TRAJECTORY")
+    rows = [dict(epoch=epoch, sample_id=f"{name}/{n}", measure=measure, value=start + slope * epoch + n / 100)
+            for epoch in (0, 1) for name, measures in values.items()
+            for measure, (start, slope) in measures.items() for n in range(9)]
+    tables.write("data/trajectory.parquet", rows, TRAJECTORY)
     if "TIF_COSTS" in os.environ:
         pathlib.Path(os.environ["TIF_COSTS"]).write_text(json.dumps({"seconds_per_step": 0.25, "peak_mib": 100.0}))
 
-def retain():
-    forget = ["probability", "rouge", "extraction_strength", "exact_memorization", "truth_ratio"]
-    others = ["probability", "normalized_probability", "rouge", "truth_ratio"]
-    sets = {"forget": forget, "retain": others, "real_authors": others, "world_facts": others}
-    table([dict(sample_id=name, measure=measure, value=0.5, text=None)
-           for name, measures in sets.items() for measure in measures], "EVALUATION")
-
-def scores(weight):
+def details(weight):
     return {"forget_quality": {"log10_pvalue": -10 * weight - seed}, "model_utility": 1 - weight / 10,
             "forget": {"probability": 0.1, "extraction_strength": 0.2}, "utility": {"retain": {"probability": 0.9}}}
 
-def report():
+def measure():
     pathlib.Path("metrics/plots").mkdir(parents=True, exist_ok=True)
-    values = {"target": scores(8), "retain": scores(0), "unlearned": scores(weight)}
-    pathlib.Path("metrics/metrics.json").write_text(json.dumps(values))
-    pathlib.Path("metrics/unlearn.json").write_text(json.dumps({"best": {"epoch": 1}}))
+    found = {"target": details(8), "retain": details(0), "unlearned": details(weight)}
+    headline = {"forget_quality_log10": -10 * weight - seed, "model_utility": 1 - weight / 10}
+    files = {"details": found, "metrics": {"unlearned": headline}, "unlearn": {"best": {"epoch": 1}},
+             "identify": {"agreement": {"f1": 0.5, "precision": 0.5, "recall": 0.5}}}
+    for name, content in files.items():
+        pathlib.Path("metrics", f"{name}.json").write_text(json.dumps(content))
     text = "epoch,forget_quality_log10,retain_probability\\n0,-6.5,0.9\\n1,-1.5,0.8\\n"
     pathlib.Path("metrics/plots/trajectory.csv").write_text(text)
 
@@ -69,19 +81,24 @@ globals().get(sys.argv[1], other)()
 """
 PIPELINE = """
 stages:
+  download: {cmd: python stage.py download, params: [fictitious], deps: [stage.py], outs: [data/benchmark]}
   reference: {cmd: python stage.py reference, params: [fictitious], deps: [stage.py], outs: [data/reference]}
   evaluate:
-    foreach: {target: {out: data/target}, retain: {out: data/evaluation/retain.parquet}}
-    do: {cmd: "python stage.py ${key}", params: [fictitious], deps: [stage.py], outs: ["${item.out}"]}
+    foreach: {target: {out: data/target}, retain: {out: data/evaluation/retain}}
+    do: {cmd: "python stage.py ${key}", params: [fictitious], deps: [stage.py, data/benchmark], outs: ["${item.out}"]}
   unlearn:
     cmd: python stage.py unlearn
     params: [fictitious, unlearn, "${unlearn.method}"]
     deps: [stage.py, data/reference]
     outs: [data/trajectory.parquet]
-  report:
-    cmd: python stage.py report
-    deps: [stage.py, data/trajectory.parquet, data/target, data/evaluation/retain.parquet]
-    metrics: [metrics/metrics.json: {cache: false}, metrics/unlearn.json: {cache: false}]
+  measure:
+    cmd: python stage.py measure
+    deps: [stage.py, data/trajectory.parquet, data/target, data/evaluation/retain]
+    outs: [metrics/details.json: {cache: false}]
+    metrics:
+      - metrics/metrics.json: {cache: false}
+      - metrics/identify.json: {cache: false}
+      - metrics/unlearn.json: {cache: false}
     plots: [metrics/plots/trajectory.csv: {cache: false}]
 """
 PARAMS = """
@@ -125,7 +142,7 @@ class Repository:
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
         variables = os.environ | IDENTITY | {"RAN": str(self.folder / ".git/ran")} | environment
         return subprocess.Popen(
-            [sys.executable, "bench/study.py", *arguments],
+            [sys.executable, "bench/study/study.py", *arguments],
             cwd=self.folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -154,7 +171,7 @@ class Repository:
         return lines
 
     def change(self, before: str, after: str) -> None:
-        path = self.folder / "bench/grids.yaml"
+        path = self.folder / "bench/study/grids.yaml"
         assert before in path.read_text()
         path.write_text(path.read_text().replace(before, after))
 
@@ -174,10 +191,10 @@ class Repository:
 def finished(tmp_path_factory) -> Repository:
     """A repository whose group `study` has been tuned and run."""
     folder = tmp_path_factory.mktemp("toy repository")
-    (folder / "bench").mkdir()
-    for path in [ROOT / "bench/runs.py", *(ROOT / "bench").glob("study*.py")]:
-        shutil.copyfile(path, folder / "bench" / path.name)
-    contents = {"stage.py": STAGE, "dvc.yaml": PIPELINE, "params.yaml": PARAMS, "bench/grids.yaml": GRIDS}
+    (folder / "bench/study").mkdir(parents=True)
+    for path in (ROOT / "bench/study").glob("*.py"):
+        shutil.copyfile(path, folder / "bench/study" / path.name)
+    contents = {"stage.py": STAGE, "dvc.yaml": PIPELINE, "params.yaml": PARAMS, "bench/study/grids.yaml": GRIDS}
     for name, text in {**contents, ".gitignore": "/build/\n/data/\n__pycache__/\n"}.items():
         (folder / name).write_text(text)
     made = Repository(folder)
@@ -227,6 +244,7 @@ def test_tables_by_hand(finished):
     assert table["settings"].tolist()[6] == "unlearn.method=npo npo.weight=2.0"
     assert table["best.forget_quality.log10_pvalue"].tolist()[4:] == [-1.5] * 4
     assert table["seconds_per_step"].tolist()[4:] == [0.25] * 4
+    assert table["agreement.f1"].tolist()[4:] == [0.5] * 4
     found = finished.table("study_table").set_index(["variant", "measure"])
     row = found.loc["npo", "forget_quality.log10_pvalue"]
     assert row[["mean", "low", "high"]].tolist() == pytest.approx([-21.5, -27.8531, -15.1469], abs=1e-3)
@@ -242,10 +260,10 @@ def test_dvc_shows_the_same_numbers(finished):
     head, *rows = [line.split(",") for line in finished.call("dvc", "exp", "show", "--csv").splitlines()]
     shown = {row[head.index("Experiment")]: row for row in rows}
     for name in ("study-tpo-seed1", "study-npo-seed2"):
-        for column in ("forget_quality.log10_pvalue", "model_utility", "forget.probability"):
-            assert float(shown[name][head.index(f"unlearned.{column}")]) == table.loc[name, column]
+        for headline, column in (("forget_quality_log10", "forget_quality.log10_pvalue"), ("model_utility",) * 2):
+            assert float(shown[name][head.index(f"unlearned.{headline}")]) == table.loc[name, column]
     changed = json.loads(finished.call("dvc", "metrics", "diff", "study-tpo-seed1", "study-npo-seed1", "--json"))
-    quality = changed["metrics/metrics.json"]["unlearned.forget_quality.log10_pvalue"]
+    quality = changed["metrics/metrics.json"]["unlearned.forget_quality_log10"]
     assert (quality["old"], quality["new"], quality["diff"]) == (-1, -21, -20)
     assert quality["new"] == table.loc["study-npo-seed1", "forget_quality.log10_pvalue"]
 
@@ -262,7 +280,6 @@ def test_finished_experiments_are_not_run_again(toy):
     assert "0 tries to run" in toy.study("tune")
 
 
-@pytest.mark.slow
 def test_a_missing_experiment_comes_from_the_run_cache_with_its_costs(toy):
     name = next(
         line for line in toy.call("git", "for-each-ref", "--format=%(refname)").splitlines() if "tpo-seed2" in line
@@ -277,7 +294,6 @@ def test_a_missing_experiment_comes_from_the_run_cache_with_its_costs(toy):
     assert toy.table("study")["seconds_per_step"].isna().all()
 
 
-@pytest.mark.slow
 def test_a_changed_setting_is_told_and_run_again(toy):
     toy.change("slow.seconds: 0.0", "npo.weight: 0.75")
     said = toy.study("run", "--only", "tpo")
@@ -287,7 +303,6 @@ def test_a_changed_setting_is_told_and_run_again(toy):
     assert toy.ran() == []  # a setting of another method changes no stage
 
 
-@pytest.mark.slow
 def test_a_new_commit_starts_anew_and_base_goes_back(toy):
     base = toy.call("git", "rev-parse", "HEAD").strip()
     toy.commit("results")
@@ -305,7 +320,6 @@ def test_a_failure_is_told_and_the_others_go_on(toy):
     assert toy.ran() == ["npo 0.125 1", "npo 10.0 1"]
 
 
-@pytest.mark.slow
 def test_an_unknown_setting_stops_before_anything_runs(toy):
     toy.change("{npo.weight: [0.125, 10.0]}", "{npo.wait: [1.0]}")
     assert "sets npo.wait, which params.yaml does not have; did you mean 'weight'?" in toy.study(
@@ -324,10 +338,7 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
-SLOW = [pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGINT)]
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, *SLOW])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_study_leaves_nothing_behind_and_goes_on(toy, interruptible, number):
     """Stopped while the second pair of four runs is in its long stage: the first pair is kept."""
     for line in toy.call("git", "for-each-ref", "--format=%(refname)", "refs/exps").splitlines():
