@@ -9,7 +9,8 @@ from types import ModuleType
 
 import pytest
 
-STAGES = Path(__file__).resolve().parents[1] / "stages"
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = ROOT / "stages"
 
 
 def stage(name: str) -> ModuleType:

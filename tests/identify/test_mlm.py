@@ -374,7 +374,7 @@ def test_long_contexts_are_cut_around_the_mask(built, masked):
     """The rows that the model reads are those of the whole masked text, cut to 64 tokens."""
     tokenizer = masked.tokenizer
     assert masked.room == 66 - 2 - 2  # positions start behind the padding index, two tokens stand around
-    text = " ".join(f"{TEXTS[index % 5]} {'y' * (index % 7)}" for index in range(15))
+    text = " ".join(f"{TEXTS[index % 5]} {'y' * (index % 7)}" for index in range(24))
     some = queries(text)
     assert len(tokenizer(text)["input_ids"]) > 500
     for query, (ids, position) in zip(some, masked_module._encode(masked, some), strict=True):

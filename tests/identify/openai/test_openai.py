@@ -9,7 +9,8 @@ from time import time
 
 import pytest
 from chat_server import FAULTS, completion, label
-from openai_stage import BLOCK, KEY, ROOT, settings
+from in_process import ROOT
+from openai_stage import BLOCK, KEY, settings
 
 from tif.base import params
 from tif.base.errors import UserError
