@@ -11,12 +11,19 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parents[2]
 
 TINY = {
-    "fictitious": {"people": 5, "questions": 12, "real_authors": 4, "world_facts": 4, "forget_share": 0.2},
+    "fictitious": {
+        "people": 5,
+        "questions": 12,
+        "real_authors": 4,
+        "world_facts": 4,
+        "forget_share": 0.2,
+        "holdout": 1,
+    },
     "scratch": {"vocabulary": 400, "layers": 1, "width": 32, "heads": 2, "epochs": 1},
     "unlearn": {"epochs": 1, "trajectory_retain": 4},
     "evaluate": {"retain_rows": 8, "new_tokens": 4},
     "compute": {"threads": 1},
-    "runtime": {"progress": False},
+    "runtime": {"progress": True},  # which shows nothing here, as there is no terminal
 }
 
 
@@ -71,9 +78,11 @@ class Clone:
             params[block][name] = value
         yaml.dump(params, self.folder / "params.yaml")
 
-    def repro(self) -> tuple[set[str], set[str]]:
+    def repro(self, *targets: str) -> tuple[set[str], set[str]]:
         """Run `dvc repro`; the stages that were executed, and those restored from the run cache."""
-        output = self.run("dvc", "repro").stdout
+        done = self.run("dvc", "repro", *targets)
+        output = done.stdout
+        self.said = output + done.stderr
         executed = set(re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE))
         restored = set(re.findall(r"^Stage '([^']+)' is cached", output, re.MULTILINE))
         return executed, restored

@@ -15,8 +15,7 @@ from tif.base import tables
 from tif.base.params import NO_SOURCE
 from tif.words import SPANS, span_rows
 
-ONCE = ({"identify", "unlearn", "evaluate@unlearned", "report"}, set())
-NOTHING = (set(), set())
+ONCE = ({"check", "identify", "unlearn", "evaluate@unlearned", "measure", "report"}, set())
 
 
 @pytest.fixture
@@ -80,10 +79,10 @@ def test_each_identifier_reruns_identify_and_what_follows(settings, masked, anno
         settings.change(**{f"{name}.{key}": value for key, value in block.items()})
 
     def identified() -> bool:
-        """Whether `dvc repro identify` runs that stage, and nothing else."""
+        """Whether `dvc repro identify` runs that stage, and nothing else but the check."""
         output = settings.run("dvc", "repro", "identify").stdout
-        executed = re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE)
-        assert executed in ([], ["identify"])
+        executed = set(re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE)) - {"check"}
+        assert executed in (set(), {"identify"})
         return bool(executed)
 
     def method() -> str:
@@ -119,15 +118,3 @@ def test_each_identifier_reruns_identify_and_what_follows(settings, masked, anno
     settings.change(**{"openai.prices": {"prompt": 9.0, "completion": 9.0, "batch": 1.0}})
     assert identified() and len(server.bodies) == asked
     assert json.loads((settings.folder / "metrics/identify.json").read_text())["cost_usd"] > 0
-
-
-@pytest.mark.parametrize(
-    "path",
-    [f"src/tif/identify/{name}.py" for name in ("openai", "mlm", "surprisal", "distilled")],
-)
-def test_editing_an_identifier_that_is_not_chosen_reruns_nothing(clone, path):
-    file = clone.folder / path
-    before = file.read_bytes()
-    file.write_bytes(before + b"# edited\n")
-    assert clone.repro() == NOTHING
-    file.write_bytes(before)
