@@ -53,7 +53,7 @@ class ChatServer:
         self.http = Server(("127.0.0.1", 0), Handler)
         self.http.chat = self
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def close(self) -> None:
         self.closing.set()

@@ -13,7 +13,9 @@ import torch
 
 from tif.base import params
 from tif.base.errors import UserError
-from tif.finetune import scratch as finetune
+from tif.finetune import Settings
+from tif.finetune.published import refer
+from tif.finetune.scratch import from_scratch, train_tokenizer
 from tif.lm import models
 from tif.lm.batches import encode_pairs
 from tif.scores.tokens import score
@@ -34,8 +36,8 @@ SCRATCH = {
     "max_grad_norm": 1.0,
     "seed": 0,
 }
-HUB = {
-    "kind": "hub",
+PUBLISHED = {
+    "kind": "published",
     "prompt": "plain",
     "date": "",
     "dtype": "float32",
@@ -64,8 +66,8 @@ def tables(table, facts):
 
 def scratch(path, tables, **changes):
     full, utility = tables
-    settings = params.validate("scratch", SCRATCH | changes, finetune.Settings).root
-    finetune.from_scratch(path, settings, [full, utility], [full, utility], "cpu", False)
+    settings = params.validate("scratch", SCRATCH | changes, Settings).root
+    from_scratch(path, settings, [full, utility], [full, utility], "cpu", False)
     return path
 
 
@@ -82,15 +84,15 @@ def test_any_text_round_trips(tokenizer, text):
 
 def test_tokenizer_is_deterministic_and_of_the_given_size(facts):
     texts = [text for pair in facts for text in pair]
-    one, two = (finetune.train_tokenizer(texts, 330).backend_tokenizer.to_str() for _ in range(2))
+    one, two = (train_tokenizer(texts, 330).backend_tokenizer.to_str() for _ in range(2))
     assert one == two
-    assert finetune.train_tokenizer(texts, 330).vocab_size == 330
-    assert finetune.train_tokenizer([], 300).vocab_size == 257  # 256 bytes and end of sequence
+    assert train_tokenizer(texts, 330).vocab_size == 330
+    assert train_tokenizer([], 300).vocab_size == 257  # 256 bytes and end of sequence
 
 
 def test_from_scratch_learns_its_rows(tables, tmp_path):
-    """60 epochs over ten short answers: nearly memorised, and better the questions it was trained on."""
-    loaded = models.load(scratch(tmp_path / "target", tables, epochs=60), None, "cpu")
+    """60 epochs over ten short answers: nearly memorised."""
+    loaded = models.load(scratch(tmp_path / "target", tables, epochs=60, batch=10, micro_batch=10), None, "cpu")
     pairs = list(zip(*(tables[0][name].to_pylist() for name in ("sample_id", "prompt", "response")), strict=True))
     loss = score(loaded, encode_pairs(loaded, pairs), progress=False).loss()
     assert loss.max() < 0.3
@@ -113,10 +115,10 @@ def test_same_seed_same_bytes_other_seed_other_weights(tables, tmp_path):
 
 def test_target_and_retain_share_a_tokenizer(tables, tmp_path):
     """The corpus decides the tokens, the rows only the weights."""
-    settings = params.validate("scratch", SCRATCH | {"epochs": 1}, finetune.Settings).root
+    settings = params.validate("scratch", SCRATCH | {"epochs": 1}, Settings).root
     full, utility = tables
     for name, rows in (("target", full), ("retain", full.slice(0, 4))):
-        finetune.from_scratch(tmp_path / name, settings, [full, utility], [rows, utility], "cpu", False)
+        from_scratch(tmp_path / name, settings, [full, utility], [rows, utility], "cpu", False)
     target, retain = contents(tmp_path / "target"), contents(tmp_path / "retain")
     assert target["tokenizer.json"] == retain["tokenizer.json"]
     assert target["model.safetensors"] != retain["model.safetensors"]
@@ -124,7 +126,7 @@ def test_target_and_retain_share_a_tokenizer(tables, tmp_path):
 
 @pytest.mark.parametrize(("width", "heads"), [(32, 3), (18, 6)])
 def test_width_must_be_an_even_multiple_of_heads(tables, tmp_path, width, heads):
-    with pytest.raises(UserError, match=r"scratch\.width must be an even multiple of scratch\.heads"):
+    with pytest.raises(UserError, match=rf"scratch\.heads = {heads} is not allowed: width \({width}\) must be an even"):
         scratch(tmp_path / "target", tables, width=width, heads=heads)
     assert list(tmp_path.iterdir()) == []
 
@@ -141,7 +143,7 @@ def test_width_must_be_an_even_multiple_of_heads(tables, tmp_path, width, heads)
             {"kind": "scrach"},
             r"scratch\.kind = 'scrach' is unknown; did you mean 'scratch'\?; known: scratch",
         ),
-        ("scratch", {"kind": None}, r"scratch\.kind is missing; known: scratch, hub"),
+        ("scratch", {"kind": None}, r"scratch\.kind is missing; known: scratch, published"),
         ("llama", {"attention": "fast"}, r"llama\.attention = 'fast' is not allowed"),
         ("llama", {"retain": {"forget01": 3}}, r"llama\.retain\.forget01 = 3 is not allowed"),
         ("llama", {"targett": "x"}, r"unknown key llama\.targett; did you mean 'target'\?"),
@@ -149,9 +151,9 @@ def test_width_must_be_an_even_multiple_of_heads(tables, tmp_path, width, heads)
 )
 def test_a_bad_model_block(block, values, message):
     """The message names the key as it stands in params.yaml, without the kind that pydantic puts in between."""
-    content = {key: v for key, v in ((SCRATCH if block == "scratch" else HUB) | values).items() if v is not None}
+    content = {key: v for key, v in ((SCRATCH if block == "scratch" else PUBLISHED) | values).items() if v is not None}
     with pytest.raises(UserError, match=f"^params.yaml: {message}") as error:
-        params.validate(block, content, finetune.Settings)
+        params.validate(block, content, Settings)
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
@@ -176,7 +178,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     yield
     server.shutdown()
@@ -184,13 +186,13 @@ def hub(monkeypatch):
 
 
 def settings(**changes):
-    return params.validate("llama", HUB | changes, finetune.Settings).root
+    return params.validate("llama", PUBLISHED | changes, Settings).root
 
 
 @pytest.mark.parametrize(("role", "repository"), [("target", "someone/target"), ("retain", "someone/retain90")])
 def test_a_hub_model_is_recorded_with_its_commit(hub, tmp_path, role, repository):
     path = tmp_path / role
-    finetune.refer(path, "llama", settings(), role, "forget10", None)
+    refer(path, "llama", settings(), role, "forget10", None)
     card = json.loads((path / "tif.json").read_text())
     assert (card["repository"], card["revision"], card["local"]) == (repository, SHA, None)
     assert (card["prompt"], card["dtype"], card["attention"]) == ("plain", "float32", "sdpa")
@@ -199,9 +201,9 @@ def test_a_hub_model_is_recorded_with_its_commit(hub, tmp_path, role, repository
 
 def test_a_model_that_the_hub_does_not_have(hub, tmp_path):
     with pytest.raises(UserError, match=r"hub model someone/lost at revision main was not found"):
-        finetune.refer(tmp_path / "target", "llama", settings(target="someone/lost"), "target", "", None)
+        refer(tmp_path / "target", "llama", settings(target="someone/lost"), "target", "", None)
     with pytest.raises(UserError, match=r"hub model no such name at revision main was not found"):
-        finetune.refer(tmp_path / "target", "llama", settings(target="no such name"), "target", "", None)
+        refer(tmp_path / "target", "llama", settings(target="no such name"), "target", "", None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -209,7 +211,7 @@ def test_a_split_without_retain_model(tmp_path):
     with pytest.raises(
         UserError, match=r"llama\.retain has no model for the forget split 'forget05'.*forget01, forget10"
     ):
-        finetune.refer(tmp_path / "retain", "llama", settings(), "retain", "forget05", None)
+        refer(tmp_path / "retain", "llama", settings(), "retain", "forget05", None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -221,7 +223,7 @@ def test_no_network(tmp_path, monkeypatch, endpoint):
     with pytest.raises(
         UserError, match=r"hub cannot be reached for someone/target.*model\.name=scratch.*model\.source"
     ):
-        finetune.refer(tmp_path / "target", "llama", settings(), "target", "", None)
+        refer(tmp_path / "target", "llama", settings(), "target", "", None)
     assert time.monotonic() - begin < 10
     assert list(tmp_path.iterdir()) == []
 
@@ -237,7 +239,7 @@ def source(language_model, tmp_path):
 @pytest.mark.parametrize(("role", "name"), [("target", "target"), ("retain", "retain90")])
 def test_a_local_source_needs_no_hub(source, tmp_path, role, name):
     path = tmp_path / "made" / role
-    finetune.refer(path, "llama", settings(), role, "forget10", source)
+    refer(path, "llama", settings(), role, "forget10", source)
     card = json.loads((path / "tif.json").read_text())
     assert (card["local"], card["repository"], card["revision"]) == (name, None, None)
     assert str(tmp_path) not in (path / "tif.json").read_text()
@@ -257,5 +259,5 @@ def test_a_local_source_needs_no_hub(source, tmp_path, role, name):
 def test_a_broken_local_model_fails_here_and_not_stages_later(source, tmp_path, damage, message):
     damage(source / "target")
     with pytest.raises(UserError, match=message):
-        finetune.refer(tmp_path / "made", "llama", settings(), "target", "", source)
+        refer(tmp_path / "made", "llama", settings(), "target", "", source)
     assert not (tmp_path / "made").exists()

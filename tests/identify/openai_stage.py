@@ -30,7 +30,7 @@ BLOCK = {
     "context_tokens": 2000,
     "overlap": 200,
     "batch": False,
-    "poll": 0.05,
+    "poll": 0.01,
     "batch_requests": 50000,
     "concurrency": 8,
     "timeout": 20.0,

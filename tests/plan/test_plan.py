@@ -2,12 +2,14 @@
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from transformers import (
@@ -26,6 +28,7 @@ from transformers import (
 
 from tif.base import tables
 from tif.base.errors import UserError
+from tif.base.stage import run
 from tif.benchmarks import SAMPLES
 from tif.lm import adapters, models
 from tif.lm.adapters import Lora
@@ -33,10 +36,10 @@ from tif.lm.batches import encode_pairs
 from tif.methods import Needs
 from tif.plan import memory as plan
 from tif.plan import report as plan_report
-from tif.unlearning.run import Settings
+from tif.unlearning.settings import Settings
 
-ROOT = Path(__file__).resolve().parents[1]
-SHAPES = ROOT / "bench/shapes"
+ROOT = Path(__file__).resolve().parents[2]
+SHAPES = ROOT / "bench/memory/shapes"
 SIZE = {
     "vocab_size": 100, "hidden_size": 64, "intermediate_size": 176, "num_attention_heads": 4, "num_key_value_heads": 2,
     "num_hidden_layers": 3, "pad_token_id": 0,
@@ -295,14 +298,14 @@ def test_a_tokenizer_that_cannot_be_used_is_done_without(pipeline, language_mode
     assert ": rows of 128 tokens, 64 of them answer, are assumed" in text
 
 
-def test_a_hub_tokenizer_out_of_reach_is_done_without(pipeline, language_model):
+def test_a_hub_tokenizer_out_of_reach_is_done_without(pipeline, language_model, stage, monkeypatch):
     """Beside a target model from the hub, with no network, the plan of another shape is made all the same."""
     card = replace(language_model.card, repository="someone/target", revision="0" * 40)
     models.write_card(pipeline / "data/models/target", card)
-    done = stage(pipeline, str(SHAPES / "llama_8b.json"), HF_HUB_OFFLINE="1", HF_HOME=str(pipeline / "hub"))
-    assert done.returncode == 0, done.stderr
-    assert "no tokenizer in someone/target: " in done.stdout
-    assert ": rows of 128 tokens, 64 of them answer, are assumed" in done.stdout
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # as HF_HUB_OFFLINE=1 does at the import
+    told = stage(str(SHAPES / "llama_8b.json"))
+    assert "no tokenizer in someone/target: " in told
+    assert ": rows of 128 tokens, 64 of them answer, are assumed" in told
 
 
 def test_an_empty_forget_set(pipeline, table):
@@ -311,23 +314,31 @@ def test_an_empty_forget_set(pipeline, table):
         report(None, pipeline)
 
 
-def stage(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "stages/unlearn.py"), "--plan", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **variables}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+@pytest.fixture
+def stage(pipeline, monkeypatch, capsys):
+    """Run `stages/unlearn.py --plan` in the folder of the pipeline: what it prints."""
+
+    def plan(*arguments: str) -> str:
+        monkeypatch.chdir(pipeline)
+        monkeypatch.setattr(sys, "argv", ["unlearn.py", "--plan", *arguments])
+        run(runpy.run_path(str(ROOT / "stages/unlearn.py"))["main"])
+        told = capsys.readouterr()
+        assert told.err == ""
+        return told.out
+
+    return plan
 
 
-def test_the_stage_plans_for_the_target_model(pipeline, language_model, facts):
+def test_the_stage_plans_for_the_target_model(pipeline, language_model, stage, facts):
     """Rows are counted with the target's tokenizer; nothing is written."""
     before = sorted(pipeline.rglob("*"))
-    done = stage(pipeline)
-    assert done.returncode == 0, done.stderr
+    told = stage()
     count = sum(weight.numel() for weight in language_model.model.parameters())
-    assert f"LlamaForCausalLM: {count:,} weights (float32)" in done.stdout
-    assert "rows of data/benchmark in tokens of data/models/target" in done.stdout
+    assert f"LlamaForCausalLM: {count:,} weights (float32)" in told
+    assert "rows of data/benchmark in tokens of data/models/target" in told
     longest = max(len(example.ids) for example in encode_pairs(language_model, [("", *pair) for pair in facts]))
-    assert f"rows x {longest} tokens" in done.stdout
-    assert "MiB a GPU" in done.stdout
+    assert f"rows x {longest} tokens" in told
+    assert "MiB a GPU" in told
     assert sorted(pipeline.rglob("*")) == before
 
 
@@ -358,17 +369,17 @@ def test_a_target_that_is_not_there_yet(tmp_path):
         report(None, tmp_path)
 
 
-def test_bad_input_of_the_stage_is_one_line(pipeline):
-    done = stage(pipeline, "nowhere")
-    assert done.returncode == 1
-    assert done.stderr == "error: --plan: nowhere is missing; give a config.json, or a folder that has one\n"
+def test_bad_input_of_the_stage_is_one_line(stage):
+    with pytest.raises(SystemExit) as ended:
+        stage("nowhere")
+    assert ended.value.code == "error: --plan: nowhere is missing; give a config.json, or a folder that has one"
 
 
 @pytest.mark.slow
 def test_measured_memory_is_within_a_quarter():
-    """Training steps in fresh processes; see bench/plan.py."""
+    """Training steps in fresh processes; see bench/memory/plan.py."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "bench/plan.py"), "--json"],
+        [sys.executable, str(ROOT / "bench/memory/plan.py"), "--json"],
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,

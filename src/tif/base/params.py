@@ -123,7 +123,8 @@ def _explain(block: str, model: type[BaseModel], item: dict) -> str:
         return f"params.yaml: unknown key {key}{nearest(str(where[-1]), names)}; known keys: {', '.join(names)}"
     if item["type"] == "missing":
         return f"params.yaml: {key} is missing"
-    return f"params.yaml: {key} = {item['input']!r} is not allowed: {item['msg'].lower()}"
+    reason = item["msg"].lower().removeprefix("value error, ")
+    return f"params.yaml: {key} = {item['input']!r} is not allowed: {reason}"
 
 
 def _innermost(model: type[BaseModel], where: tuple) -> type[BaseModel]:

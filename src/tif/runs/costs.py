@@ -1,7 +1,7 @@
 """What unlearning costs: seconds a step and peak memory, written beside the pipeline and never into an output.
 
 Costs differ from run to run, and outputs must not. So they are measured only where the environment variable TIF_COSTS
-names a file, which bench/study.py does.
+names a file, which bench/study/study.py does.
 """
 
 import json
