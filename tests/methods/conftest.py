@@ -1,4 +1,4 @@
-"""A world for the methods: 32 forget and 16 retain samples, and two random models that differ."""
+"""A world for the methods: 10 forget and 6 retain samples, and two random models that differ."""
 
 from dataclasses import replace
 
@@ -28,14 +28,14 @@ def make_world(tiny, facts):
 
         pairs = [
             (f"s/{turn}{i}", question, answer[: 9 + i] + " Yes." * turn)
-            for turn in range(6)
+            for turn in range(2)
             for i, (question, answer) in enumerate(facts)
         ]
         pairs = [pairs[i] for i in torch.randperm(len(pairs), generator=generator)]
         encoded = encode_pairs(target, pairs)
         refusals = encode_pairs(target, [(key, question, refusal(key)) for key, question, _ in pairs])
         forget = []
-        for index, (example, refused) in enumerate(zip(encoded[:32], refusals[:32], strict=True)):
+        for index, (example, refused) in enumerate(zip(encoded[:10], refusals[:10], strict=True)):
             size = len(example.offsets)
             unwanted = torch.rand(size, generator=generator) < (0.4 if index else 0)
             score = torch.rand(size, generator=generator) * (torch.rand(size, generator=generator) < 0.7)
@@ -43,7 +43,7 @@ def make_world(tiny, facts):
             forget.append(
                 replace(known, unwanted=unwanted, score=score if index else 0 * score, refusal=with_reference(refused))
             )
-        return World(tiny(initializer_range=0.15).model.to(dtype), target, forget, encoded[32:])
+        return World(tiny(initializer_range=0.15).model.to(dtype), target, forget, encoded[10:])
 
     return make
 

@@ -13,7 +13,7 @@ from tif.lm.batches import Batch, Example, collate
 from tif.lm.logits import AnswerTokens, answer_tokens
 from tif.lm.models import LanguageModel
 from tif.methods import Needs
-from tif.unlearning.run import with_hidden
+from tif.unlearning.examples import with_hidden
 
 
 @dataclass(frozen=True)

@@ -5,29 +5,27 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 
+import forgetting as unlearning
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
+from forgetting import data_of
 
 from tif.base import tables
 from tif.base.errors import UserError
 from tif.base.params import validate
-from tif.finetune.scratch import token_mean
 from tif.lm.batches import collate, encode_pairs, micro_batches
 from tif.lm.logits import answer_tokens
 from tif.methods import atwu
-from tif.reference.table import reference_rows
-from tif.training.loop import Optimisation, train
+from tif.training.loop import Run
 from tif.unlearning import TOKEN_WEIGHTS
-from tif.unlearning import run as unlearn
-from tif.words import SPANS, span_rows
+from tif.unlearning.run import Method, token_weight_rows, unlearn
 
 STEPS = 20
 
 
 def settings(**changes):
-    values = {"weights": "learned", "alpha": 0.9, "gamma": 2.0, "beta": 0.3, "saturation": "weighted", "every": 1}
+    values = {"token_weights": "learned", "alpha": 0.9, "gamma": 2.0, "beta": 0.3, "saturation": "weighted", "every": 1}
     values |= {"scorer_lr": 0.5, "momentum": 0.9, "scorer_weight_decay": 1e-4, "clip": 1.0}
     values |= {"entropy": 0.2, "population": 3.0, "budget": 0.2, "l2": 0.01}
     return atwu.Settings(**values | changes)
@@ -194,12 +192,12 @@ def test_the_first_step_weighs_every_token_half(language_model, examples):
     loss, terms = learner.objective(tokens, batch)
     assert loss.item() == pytest.approx(-tokens.nll(batch.forget).mean().item(), rel=1e-6)
     assert terms["weight"].item() == 0.5 and "retain_nll" not in terms
-    assert torch.equal(learner.weights(tokens.own), torch.full((len(tokens.own),), 0.5))
+    assert torch.equal(learner.token_weights(tokens.own), torch.full((len(tokens.own),), 0.5))
 
 
 @pytest.mark.parametrize("weights", ["uniform", "spans", "scores"])
 def test_fixed_weights(language_model, examples, weights):
-    chosen = settings(weights=weights)
+    chosen = settings(token_weights=weights)
     assert atwu.needs(chosen).own is False
     learner = atwu.Learner(chosen, 32, STEPS, "cpu")
     batch = collate(examples)
@@ -316,11 +314,11 @@ def test_the_scorer_computes_in_float32():
     """Of hidden states in bfloat16, and under mixed precision."""
     own = torch.randn(9, 32, generator=torch.Generator().manual_seed(4))
     learner = learner_for()
-    expected = learner.weights(own)
+    expected = learner.token_weights(own)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(learner.weights(own), expected)
-    exact = learner.weights(own.bfloat16())
-    assert exact.dtype == torch.float32 and torch.equal(exact, learner.weights(own.bfloat16().float()))
+        assert torch.equal(learner.token_weights(own), expected)
+    exact = learner.token_weights(own.bfloat16())
+    assert exact.dtype == torch.float32 and torch.equal(exact, learner.token_weights(own.bfloat16().float()))
 
 
 def test_needs():
@@ -332,7 +330,7 @@ def test_needs():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": "gold"}, r"atwu\.weights = 'gold' is not allowed"),
+        ({"token_weights": "gold"}, r"atwu\.token_weights = 'gold' is not allowed"),
         ({"gamma": 0.0}, r"atwu\.gamma = 0\.0 is not allowed"),
         ({"every": 0}, r"atwu\.every = 0 is not allowed"),
         ({"momentum": 1.0}, r"atwu\.momentum = 1\.0 is not allowed"),
@@ -347,24 +345,15 @@ def test_settings(changes, message):
 
 
 @pytest.fixture(scope="module")
-def unlearned(tiny, facts, table):
-    """A model that has memorised all facts, unlearned: (forget answers, what unlearning left, trajectory means)."""
-    language_model = tiny(initializer_range=0.02)
-    step = {"micro_batch": 8, "weight_decay": 0.0, "warmup": 0.0, "max_grad_norm": 1.0, "seed": 0}
-    pairs = encode_pairs(language_model, [(f"full/{i}", *pair) for i, pair in enumerate(facts)])
-    train(language_model, pairs, token_mean, Optimisation(**step, epochs=80, batch=8, lr=0.01), "cpu", False)
-    forget, retain = table("forget", facts[:4]), table("retain", facts[4:])
-    spans = []
-    for sample_id, text in zip(forget["sample_id"].to_pylist(), forget["response"].to_pylist(), strict=True):
-        town = text.rindex(" ") + 1
-        spans += span_rows(sample_id, text, [(town, len(text) - 1)])
-    reference = reference_rows(language_model, forget, progress=False)
-    examples = unlearn.forget_examples(language_model, forget, pa.Table.from_pylist(spans, schema=SPANS), reference)
-    chosen = unlearn.Settings(**step, epochs=3, batch=2, lr=3e-3, method="atwu", trajectory_retain=4)
-    done = unlearn.unlearn(
-        language_model, examples, forget, retain, reference, atwu, settings(gamma=3.0, alpha=2.0), chosen, "cpu", False
-    )
-    return examples, done
+def unlearned(tiny, memorised, forget, retain):
+    """A model that has memorised all facts, unlearned: (forget answers, what unlearning left)."""
+    language_model = tiny()
+    language_model.model.load_state_dict(memorised)
+    data = data_of(language_model, forget, retain)
+    step = {"epochs": 3, "batch": 2, "lr": 3e-3, "warmup": 0.0, "weight_decay": 0.0}
+    how = unlearning.settings(**step, method="atwu", trajectory_retain=4)
+    method = Method(atwu, settings(gamma=3.0, alpha=2.0))
+    return data.examples, unlearn(language_model, data, method, how, Run())
 
 
 def test_a_run_forgets_and_retains(unlearned):
@@ -395,8 +384,8 @@ def test_rows_of_the_weights_table(unlearned, tmp_path):
         for example in examples
         for k, (start, end) in enumerate(example.offsets)
     ]
-    assert [tuple(row.values())[:5] for row in done.weights] == keys
-    tables.write(tmp_path / "weights.parquet", done.weights, TOKEN_WEIGHTS)
+    assert [tuple(row.values())[:5] for row in done.token_weights] == keys
+    tables.write(tmp_path / "weights.parquet", done.token_weights, TOKEN_WEIGHTS)
     weights = tables.read(tmp_path / "weights.parquet", TOKEN_WEIGHTS)["weight"].to_numpy()
     first = len(keys) // 4
     assert (weights[:first] == 0.5).all() and weights[-first:].std() > 0.01
@@ -407,9 +396,9 @@ def test_rows_of_the_weights_table_are_those_of_the_samples(unlearned, language_
     """Batches of similar length and a batch of one give the same weights, each with its own token."""
     examples, _ = unlearned
     learner = learner_for()
-    rows = unlearn.weight_rows(language_model, examples, learner, 7)
+    rows = token_weight_rows(language_model, examples, learner, 7)
     for example in examples:
         own = answer_tokens(language_model.model, collate([replace(example, refusal=None)]), own=True).own
         mine = [row["weight"] for row in rows if row["sample_id"] == example.sample_id]
-        assert mine == pytest.approx(learner.weights(own).tolist(), abs=1e-5)
+        assert mine == pytest.approx(learner.token_weights(own).tolist(), abs=1e-5)
     assert {row["epoch"] for row in rows} == {7}

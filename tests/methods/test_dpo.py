@@ -26,7 +26,7 @@ def test_equals_the_formula(world, beta, weights, retain):
     def naive(forget, others):
         return average(loss(example) for example in forget) + retain * retain_nll(world, others)
 
-    terms = check(world, dpo, dpo.Settings(beta=beta, retain=retain, weights=weights), naive)
+    terms = check(world, dpo, dpo.Settings(beta=beta, retain=retain, token_weights=weights), naive)
     assert set(terms) == {"dpo", "forget_nll", "refusal_nll", *["retain_nll"] * bool(retain)}
 
 
@@ -39,7 +39,7 @@ def test_by_hand():
     tokens, batch = by_hand(
         [[0.125, 0.875], [0.5, 0.5], [0.25, 0.75]], "uif", reference=[[0.25, 0.75], [0.25, 0.75], [0.25, 0.75]]
     )
-    loss, terms = dpo.objective(tokens, batch, dpo.Settings(beta=0.5, retain=0, weights="uniform"))
+    loss, terms = dpo.objective(tokens, batch, dpo.Settings(beta=0.5, retain=0, token_weights="uniform"))
     loss.backward()
     assert loss.item() == pytest.approx(4 * math.log(1.5), rel=1e-6)
     assert tokens.hidden.grad[:, 0].tolist() == pytest.approx([7 / 12, -1 / 3, 1 / 2], rel=1e-5)
@@ -58,7 +58,7 @@ def test_refusals_are_matched_by_sample():
         sample=[8, 3, 8, 3],
         reference=[[0.25, 0.75], [0.5, 0.5], [0.25, 0.75], [0.25, 0.75]],
     )
-    loss, _ = dpo.objective(tokens, batch, dpo.Settings(beta=1.0, retain=0, weights="uniform"))
+    loss, _ = dpo.objective(tokens, batch, dpo.Settings(beta=1.0, retain=0, token_weights="uniform"))
     assert loss.item() == pytest.approx(math.log(1.5) + math.log(3), rel=1e-6)
 
 
@@ -68,7 +68,7 @@ def test_margins_of_long_answers_do_not_overflow(direction):
     far, near = [math.exp(-40), 1.0], [1.0, math.exp(-40)]
     now, before = (far, near)[::direction]
     tokens, batch = by_hand([now, before] * 3000, "fi" * 3000, reference=[before, now] * 3000)
-    loss, _ = dpo.objective(tokens, batch, dpo.Settings(beta=0.5, retain=0, weights="uniform"))
+    loss, _ = dpo.objective(tokens, batch, dpo.Settings(beta=0.5, retain=0, token_weights="uniform"))
     loss.backward()
     assert loss.item() == pytest.approx(0 if direction > 0 else 480_000, rel=1e-4)
     assert torch.isfinite(tokens.hidden.grad).all()

@@ -43,9 +43,9 @@ def variants() -> list[tuple[str, dict]]:
     for name in NAMES:
         module, settings = settings_of(name)
         found.append((name, {}))
-        if "weights" in module.Settings.model_fields:
-            kinds = get_args(module.Settings.model_fields["weights"].annotation)
-            found += [(name, {"weights": kind}) for kind in kinds if kind != settings.weights]
+        if "token_weights" in module.Settings.model_fields:
+            kinds = get_args(module.Settings.model_fields["token_weights"].annotation)
+            found += [(name, {"token_weights": kind}) for kind in kinds if kind != settings.token_weights]
         terms = [term for term in ("retain", "kl", "alpha") if term in module.Settings.model_fields]
         found += [(name, {term: 0.0 if getattr(settings, term) else 0.6}) for term in terms]
     return found
@@ -55,9 +55,9 @@ VARIANTS = variants()
 each_variant = pytest.mark.parametrize(("name", "changes"), VARIANTS, ids=[f"{n}-{c}" for n, c in VARIANTS])
 
 
-def batch_of_32(world, module, settings):
+def batch_of_10(world, module, settings):
     needs = module.needs(settings)
-    return world.step(needs, *((16, 16) if needs.retain else (32, 0)))
+    return world.step(needs, *((5, 5) if needs.retain else (10, 0)))
 
 
 def assert_same(found, expected, uniform: bool) -> None:
@@ -71,12 +71,12 @@ def assert_same(found, expected, uniform: bool) -> None:
 
 @each_variant
 def test_accumulation_and_processes_equal_the_big_batch(precise, name, changes):
-    """32 rows at once, in micro-batches of 4 and of 1, and over 2 and 3 processes (11, 11 and 10 rows each)."""
+    """10 samples at once, in micro-batches of 4 rows and of 1, and over 2 and 3 processes (4, 3 and 3 samples each)."""
     module, settings = settings_of(name, **changes)
-    step = batch_of_32(precise, module, settings)
+    step = batch_of_10(precise, module, settings)
     expected = total(precise, module, settings, [collate(step)])
-    uniform = getattr(settings, "weights", "uniform") == "uniform"
-    for size in (32, 4, 1):
+    uniform = getattr(settings, "token_weights", "uniform") == "uniform"
+    for size in (10, 4, 1):
         assert_same(total(precise, module, settings, micro_batches(step, size)), expected, uniform)
     for processes in (2, 3):
         parts = [micro_batches(step, 4, rank, processes) for rank in range(processes)]
@@ -105,7 +105,7 @@ def test_processes_that_run_out_of_rows(precise, name, processes):
 def test_a_head_in_chunks_changes_nothing(world, monkeypatch, name, changes):
     """Three tokens of 320 words at a time, and a bound below one token's row."""
     module, settings = settings_of(name, **changes)
-    batches = [collate(batch_of_32(world, module, settings)[10:20])]
+    batches = [collate(batch_of_10(world, module, settings))]
     whole = total(world, module, settings, batches)
     for budget in (3 * 320, 100):
         monkeypatch.setattr(logits, "LOGIT_BUDGET", budget)
@@ -116,11 +116,15 @@ def test_a_head_in_chunks_changes_nothing(world, monkeypatch, name, changes):
 
 
 @pytest.mark.parametrize("weights", ["spans", "scores"])
-@pytest.mark.parametrize("name", [name for name in NAMES if "weights" in settings_of(name)[0].Settings.model_fields])
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if "token_weights" in settings_of(name)[0].Settings.model_fields]
+)
 def test_a_sample_without_any_weight_contributes_nothing(world, name, weights):
     """Forget sample 0 has no unwanted token and scores of 0."""
     fields = settings_of(name)[0].Settings.model_fields
-    module, settings = settings_of(name, weights=weights, **{k: 0.0 for k in ("retain", "kl", "alpha") if k in fields})
+    module, settings = settings_of(
+        name, token_weights=weights, **{k: 0.0 for k in ("retain", "kl", "alpha") if k in fields}
+    )
     alone = world.step(module.needs(settings), 1, 0)
     value, terms, gradient = total(world, module, settings, [collate(alone)])
     assert value == 0 and not gradient.any()
@@ -158,7 +162,9 @@ def test_the_head_runs_on_tokens_with_a_weight_only(world, monkeypatch, name):
     TPO preserves the other tokens, and ATWU logs them, so these two need all.
     """
     fields = settings_of(name)[0].Settings.model_fields
-    module, settings = settings_of(name, weights="spans", **{k: 0.0 for k in ("retain", "kl", "alpha") if k in fields})
+    module, settings = settings_of(
+        name, token_weights="spans", **{k: 0.0 for k in ("retain", "kl", "alpha") if k in fields}
+    )
     asked = []
     for function in ("nll", "per_token"):
         original = getattr(logits.AnswerTokens, function)
@@ -192,11 +198,11 @@ WRONG = [
     ("rmu", {"alpha": -1.0}, r"rmu\.alpha = -1\.0 is not allowed"),
     ("rmu", {"seed": -1}, r"rmu\.seed = -1 is not allowed"),
     ("ga", {"retain": 1.0}, r"unknown key ga\.retain"),
-    ("graddiff", {"weight": "spans"}, r"unknown key graddiff\.weight; did you mean 'weights'\?"),
+    ("graddiff", {"token_weight": "spans"}, r"unknown key graddiff\.token_weight; did you mean 'token_weights'\?"),
     (
         "ceu",
-        {"weights": "gold"},
-        r"ceu\.weights = 'gold' is not allowed: input should be 'uniform', 'spans' or 'scores'",
+        {"token_weights": "gold"},
+        r"ceu\.token_weights = 'gold' is not allowed: input should be 'uniform', 'spans' or 'scores'",
     ),
 ]
 WRONG += [

@@ -36,7 +36,7 @@ def test_npo_equals_the_formula(world, beta, weights, retain, kl):
         kept = retain * retain_nll(world, others) + kl * retain_kl(world, others)
         return saturating([margin(example) for example in forget], beta) + kept
 
-    terms = check(world, npo, npo.Settings(beta=beta, retain=retain, kl=kl, weights=weights), naive)
+    terms = check(world, npo, npo.Settings(beta=beta, retain=retain, kl=kl, token_weights=weights), naive)
     assert set(terms) == {"npo", "forget_nll", *["retain_nll"] * bool(retain), *["retain_kl"] * bool(kl)}
 
 
@@ -53,7 +53,7 @@ def test_simnpo_equals_the_formula(world, beta, delta, weights, retain, kl):
         kept = retain * retain_nll(world, others) + kl * retain_kl(world, others)
         return saturating([margin(example) for example in forget], beta) + kept
 
-    settings = simnpo.Settings(beta=beta, delta=delta, retain=retain, kl=kl, weights=weights)
+    settings = simnpo.Settings(beta=beta, delta=delta, retain=retain, kl=kl, token_weights=weights)
     check(world, simnpo, settings, naive)
 
 
@@ -65,18 +65,18 @@ def test_npo_by_hand():
     """
     distributions, known = [[0.5, 0.5], [0.25, 0.75], [0.125, 0.875]], [[0.5, 0.5]] * 3
     tokens, batch = by_hand(distributions, "uuf", sample=[0, 0, 1], reference=known)
-    loss, terms = npo.objective(tokens, batch, npo.Settings(beta=1.0, retain=0, kl=0, weights="spans"))
+    loss, terms = npo.objective(tokens, batch, npo.Settings(beta=1.0, retain=0, kl=0, token_weights="spans"))
     loss.backward()
     assert loss.item() == pytest.approx(math.log(1.5), rel=1e-6)
     assert tokens.hidden.grad[:, 0].tolist() == pytest.approx([1 / 6, 1 / 4, 0], rel=1e-5)
     assert terms["forget_nll"].item() == pytest.approx(1.5 * math.log(2), rel=1e-6)
-    loss, _ = npo.objective(tokens, batch, npo.Settings(beta=1.0, retain=0, kl=0, weights="uniform"))
+    loss, _ = npo.objective(tokens, batch, npo.Settings(beta=1.0, retain=0, kl=0, token_weights="uniform"))
     assert loss.item() == pytest.approx(math.log(1.5) + math.log(1.25), rel=1e-6)
 
 
 def test_at_the_start_npo_is_2_over_beta_ln_2():
     tokens, batch = by_hand([[0.3, 0.7], [0.9, 0.1]], "ff", sample=[0, 1], reference=[[0.3, 0.7], [0.9, 0.1]])
-    loss, _ = npo.objective(tokens, batch, npo.Settings(beta=0.1, retain=0, kl=0, weights="uniform"))
+    loss, _ = npo.objective(tokens, batch, npo.Settings(beta=0.1, retain=0, kl=0, token_weights="uniform"))
     assert loss.item() == pytest.approx(20 * math.log(2), rel=1e-6)
 
 
@@ -86,7 +86,7 @@ def test_simnpo_by_hand():
     The second sample has no score and gives 0, so the mean is ln 1.5.
     """
     tokens, batch = by_hand([[0.5, 0.5], [0.25, 0.75], [0.1, 0.9]], "fff", sample=[4, 4, 7], score=[1.0, 0.5, 0.0])
-    settings = simnpo.Settings(beta=1.0, delta=math.log(2) / 3, retain=0, kl=0, weights="scores")
+    settings = simnpo.Settings(beta=1.0, delta=math.log(2) / 3, retain=0, kl=0, token_weights="scores")
     loss, _ = simnpo.objective(tokens, batch, settings)
     assert loss.item() == pytest.approx(math.log(1.5), rel=1e-6)
 
@@ -98,7 +98,7 @@ def test_margins_of_long_answers_do_not_overflow(direction):
     near = [[1.0, math.exp(-40)]] * 3000
     now, before = (far, near) if direction > 0 else (near, far)
     tokens, batch = by_hand(now, "f" * 3000, reference=before)
-    loss, _ = npo.objective(tokens, batch, npo.Settings(beta=0.5, retain=0, kl=0, weights="uniform"))
+    loss, _ = npo.objective(tokens, batch, npo.Settings(beta=0.5, retain=0, kl=0, token_weights="uniform"))
     loss.backward()
     assert loss.item() == pytest.approx(0 if direction > 0 else 240_000, rel=1e-4)
     assert torch.isfinite(tokens.hidden.grad).all()

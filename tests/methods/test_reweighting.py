@@ -28,14 +28,14 @@ def formula(world, weights, retain, confidence):
 @pytest.mark.parametrize("beta", [0.0, 0.2, 1.0])
 @pytest.mark.parametrize(("weights", "retain"), VARIANTS)
 def test_wga_equals_the_formula(world, beta, weights, retain):
-    settings = wga.Settings(beta=beta, retain=retain, weights=weights)
+    settings = wga.Settings(beta=beta, retain=retain, token_weights=weights)
     check(world, wga, settings, formula(world, weights, retain, lambda p: p**beta))
 
 
 @pytest.mark.parametrize(("beta1", "beta2"), [(0.3, 0.1), (1.0, 2.0), (0.0, 0.5)])
 @pytest.mark.parametrize(("weights", "retain"), VARIANTS)
 def test_satimp_equals_the_formula(world, beta1, beta2, weights, retain):
-    settings = satimp.Settings(beta1=beta1, beta2=beta2, retain=retain, weights=weights)
+    settings = satimp.Settings(beta1=beta1, beta2=beta2, retain=retain, token_weights=weights)
     check(world, satimp, settings, formula(world, weights, retain, lambda p: p**beta1 * (1 - p) ** beta2))
 
 
@@ -45,7 +45,7 @@ def test_wga_by_hand():
     With no gradient through p^2, the slope in a true logit is -p^2 (p - 1) / 2: 3/128 and 1/16.
     """
     tokens, batch = by_hand([[0.25, 0.75], [0.5, 0.5]], "ff")
-    loss, terms = wga.objective(tokens, batch, wga.Settings(beta=2.0, retain=0, weights="uniform"))
+    loss, terms = wga.objective(tokens, batch, wga.Settings(beta=2.0, retain=0, token_weights="uniform"))
     loss.backward()
     assert loss.item() == terms["wga"].item() == pytest.approx(-3 / 16 * math.log(2), rel=1e-6)
     assert tokens.hidden.grad[:, 0].tolist() == pytest.approx([3 / 128, 1 / 16], rel=1e-5)
@@ -54,7 +54,7 @@ def test_wga_by_hand():
 def test_satimp_by_hand():
     """p = 1/4, beta1 = 1, beta2 = 2: -(1/4)(9/16) 2 ln 2 = -9/32 ln 2; slope in the true logit 9/64 * 3/4."""
     tokens, batch = by_hand([[0.25, 0.75]], "f")
-    loss, _ = satimp.objective(tokens, batch, satimp.Settings(beta1=1.0, beta2=2.0, retain=0, weights="uniform"))
+    loss, _ = satimp.objective(tokens, batch, satimp.Settings(beta1=1.0, beta2=2.0, retain=0, token_weights="uniform"))
     loss.backward()
     assert loss.item() == pytest.approx(-9 / 32 * math.log(2), rel=1e-6)
     assert tokens.hidden.grad[0, 0].item() == pytest.approx(27 / 256, rel=1e-5)
@@ -62,7 +62,7 @@ def test_satimp_by_hand():
 
 def test_satimp_without_exponents_is_ascent():
     tokens, batch = by_hand([[0.25, 0.75], [0.5, 0.5]], "ff")
-    loss, _ = satimp.objective(tokens, batch, satimp.Settings(beta1=0.0, beta2=0.0, retain=0, weights="uniform"))
+    loss, _ = satimp.objective(tokens, batch, satimp.Settings(beta1=0.0, beta2=0.0, retain=0, token_weights="uniform"))
     assert loss.item() == pytest.approx(-1.5 * math.log(2), rel=1e-6)
 
 
@@ -89,7 +89,7 @@ def test_certain_and_impossible_tokens_give_finite_gradients(module):
     tokens, batch = by_hand([[1.0, math.exp(-30)], [1e-30, 1.0]], "ff")
     with torch.no_grad():
         tokens.hidden[1, 0] = -300
-    loss, _ = module.objective(tokens, batch, module.Settings(**beta, retain=0, weights="uniform"))
+    loss, _ = module.objective(tokens, batch, module.Settings(**beta, retain=0, token_weights="uniform"))
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-6)
     assert torch.isfinite(tokens.hidden.grad).all()

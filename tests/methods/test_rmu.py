@@ -10,7 +10,7 @@ from tif.base.errors import UserError
 from tif.lm.batches import collate
 from tif.methods import rmu
 
-BLOCK = {"layer": 1, "c": 3.0, "alpha": 1.0, "seed": 0, "weights": "uniform"}
+BLOCK = {"layer": 1, "c": 3.0, "alpha": 1.0, "seed": 0, "token_weights": "uniform"}
 
 
 def states(model, example, layer):
@@ -20,7 +20,14 @@ def states(model, example, layer):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"layer": 2}, {"alpha": 0.0}, {"weights": "spans"}, {"weights": "scores", "alpha": 0.3, "seed": 5}]
+    "changes",
+    [
+        {},
+        {"layer": 2},
+        {"alpha": 0.0},
+        {"token_weights": "spans"},
+        {"token_weights": "scores", "alpha": 0.3, "seed": 5},
+    ],
 )
 def test_equals_the_formula(world, changes):
     settings = rmu.Settings(**BLOCK | changes)
@@ -30,7 +37,7 @@ def test_equals_the_formula(world, changes):
         steering = average(
             w * ((h - goal) ** 2).mean()
             for e in forget
-            for w, h in zip(token_weights(e, settings.weights), states(world.model, e, settings.layer))
+            for w, h in zip(token_weights(e, settings.token_weights), states(world.model, e, settings.layer))
         )
         drift = average(
             ((h - k.detach()) ** 2).mean()

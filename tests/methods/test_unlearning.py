@@ -4,17 +4,15 @@ import importlib
 import math
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
+from forgetting import data_of, settings
 
 from tif import methods
 from tif.base import params
 from tif.base.errors import UserError
-from tif.reference.table import reference_rows
-from tif.unlearning.run import Settings, Unlearned, forget_examples, unlearn
-from tif.words import SPANS, span_rows
+from tif.training.loop import Run
+from tif.unlearning.run import Method, Unlearned, unlearn
 
-STEP = {"batch": 4, "micro_batch": 3, "lr": 2e-3, "weight_decay": 0.01, "warmup": 0.1, "max_grad_norm": 1.0, "seed": 0}
 NAMES = sorted(path.stem for path in Path(methods.__file__).parent.glob("[a-z]*.py"))
 PARAMS = params.read_all(Path(__file__).parents[2] / "params.yaml")
 # what the defaults, which are for a larger model, leave too slow or too coarse for this one
@@ -22,23 +20,16 @@ CHANGES = {"rmu": {"layer": 1, "c": 5.0}}
 
 
 @pytest.fixture(scope="module")
-def run(tiny, memorised, table, facts):
+def run(tiny, memorised, forget, retain):
     """Unlearn the first four facts, of which the town is unwanted, from a fresh copy of that model."""
-    forget, retain = table("forget", facts[:4]), table("retain", facts[4:])
-    spans = []
-    for sample_id, text in zip(forget["sample_id"].to_pylist(), forget["response"].to_pylist(), strict=True):
-        spans += span_rows(sample_id, text, [(text.rindex(" ") + 1, len(text) - 1)])
-    spans = pa.Table.from_pylist(spans, schema=SPANS)
 
     def make(name: str, epochs: int = 10, **changes) -> Unlearned:
         language_model = tiny()
         language_model.model.load_state_dict(memorised)
-        reference = reference_rows(language_model, forget, progress=False)
-        examples = forget_examples(language_model, forget, spans, reference)
         module = importlib.import_module(f"tif.methods.{name}")
         block = params.validate(name, PARAMS[name] | CHANGES.get(name, {}) | changes, module.Settings)
-        chosen = Settings(**STEP, epochs=epochs, method=name, trajectory_retain=4)
-        return unlearn(language_model, examples, forget, retain, reference, module, block, chosen, "cpu", False)
+        chosen = settings(epochs=epochs, micro_batch=3, lr=2e-3, method=name, trajectory_retain=4)
+        return unlearn(language_model, data_of(language_model, forget, retain), Method(module, block), chosen, Run())
 
     return make
 
@@ -88,7 +79,7 @@ def test_spans_as_weights_spare_the_other_words(run):
     """Under spans the towns fall as under uniform weights, or more, and the answers' other words stay likelier."""
     found = {}
     for weights in ("uniform", "spans"):
-        done = run("npo", weights=weights, retain=0.0)
+        done = run("npo", token_weights=weights, retain=0.0)
         last = [row for row in done.trajectory if row["epoch"] == 10 and row["sample_id"].startswith("forget")]
         drop = sum(row["value"] for row in last if row["measure"] == "unwanted_logprob_drop") / 4
         whole = -math.log(sum(row["value"] for row in last if row["measure"] == "probability") / 4)
