@@ -45,3 +45,4 @@ def own_service(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("TIF_WORK", str(tmp_path / "work"))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))  # no certificates: to read them takes longer than most tests

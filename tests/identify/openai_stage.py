@@ -83,7 +83,7 @@ class Stage:
 
     def environment(self, key: str | None) -> dict[str, str]:
         """What the stage is told by variables."""
-        told = {"TIF_WORK": str(self.work), "NO_PROXY": "127.0.0.1"}
+        told = {"TIF_WORK": str(self.work), "NO_PROXY": "127.0.0.1", "SSL_CERT_DIR": str(self.folder)}
         return told if key is None else {**told, "OPENAI_API_KEY": key}
 
     def here(self, *arguments: str, key: str | None = KEY, progress: bool = False, **block) -> None:
