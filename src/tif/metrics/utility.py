@@ -10,8 +10,8 @@ MEASURES = ("probability", "rouge", "truth_ratio")
 def model_utility(parts: Mapping[str, Mapping[str, float]]) -> float:
     """Harmonic mean of {probability, rouge, truth_ratio} of every set: of nine for TOFU's three sets.
 
-    parts: {set: {measure: value from 0 to 1}}; TOFU's sets are retain, real_authors and world_facts. Returns 0 to 1; 0
-    when any part is 0. Raises ValueError for no set, a missing or unknown measure, or a value outside [0, 1].
+    parts: {set: {measure: value from 0 to 1}}. Returns 0 to 1; 0 when any part is 0. Raises ValueError for no set, a
+    missing or unknown measure, or a value outside [0, 1].
     Source: TOFU, model utility.
     """
     if not parts:
