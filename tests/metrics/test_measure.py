@@ -211,6 +211,7 @@ def changed(model, sample_id, name, *blocks):
     ("model", "change", "message"),
     [
         ("retain", lambda rows: [b for b in rows if b[0]["sample_id"] not in hand.FORGET], "no row of the forget set"),
+        ("unlearned", lambda rows: [], "no row of the forget set"),
         ("target", lambda rows: changed("target", "forget/0002", ""), "the forget set lacks sample forget/0002"),
         ("target", lambda rows: [*rows, hand.answer("forget/0004", "response", 0.5)], "unknown sample forget/0004"),
         ("unlearned", lambda rows: changed("unlearned", "retain/0001", ""), "the retain set lacks sample retain/0001"),

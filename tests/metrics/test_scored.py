@@ -4,6 +4,7 @@ import math
 
 import hand_evaluated as hand
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from tif.benchmarks import read_set
@@ -39,6 +40,17 @@ def test_a_set_that_is_not_generated_has_no_texts(scored):
     assert scored["holdout"].texts is None
     assert scored["holdout"].losses.probability == pytest.approx([0.5, 0.1], rel=1e-6)
     assert scored["holdout"].losses.wrong.shape == (2, 0)
+
+
+def test_a_table_in_several_row_groups_is_read_as_one(scored, root):
+    """As one of more than a million tokens is written; each group has dictionaries of its own."""
+    path = root / "data/evaluation/target/tokens.parquet"
+    pq.write_table(pq.read_table(path), path, row_group_size=7)
+    sets = {name: (about, read_set(root / "data/benchmark", name, about.role)) for name, about in hand.SETS.items()}
+    again = read_scored(root / "data/evaluation/target", sets)
+    for name, one in scored.items():
+        assert again[name].losses.response.tolist() == one.losses.response.tolist()
+        assert [hits.tolist() for hits in again[name].hits] == [hits.tolist() for hits in one.hits]
 
 
 def test_samples_with_different_numbers_of_wrong_answers(root):
