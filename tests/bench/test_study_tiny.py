@@ -62,12 +62,14 @@ def studied(clone_type, tmp_path_factory):
 def kill_while_unlearning(clone) -> None:
     environment = os.environ | {"PYTHONPATH": str(clone.folder / "src")}
     process = subprocess.Popen([sys.executable, "bench/study/study.py", "run"], cwd=clone.folder, env=environment)
-    logs, end = clone.folder / "build/study/logs", time.monotonic() + 300
-    while not any("Running stage 'unlearn'" in path.read_text() for path in logs.glob("study-npo*.log")):
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    logs, end = clone.folder / "build/study/logs", time.monotonic() + 900
+    try:
+        while not any("Running stage 'unlearn'" in path.read_text() for path in logs.glob("study-npo*.log")):
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.1)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
 
 
 def study(clone, *arguments: str) -> str:
