@@ -84,8 +84,8 @@ def test_the_table_has_what_measures_and_sets_call_themselves(shown):
     assert parsed.row("Model utility↑ higher is better") == ["0.380"] * 3
     assert parsed.row("Retain set: probability↑") == ["0.250"] * 3
     assert parsed.row("Capitals of the world: probability among the answers↑") == ["0.375"] * 3
-    assert parsed.row("Capitals of the world: rouge↑") == ["0.750"] * 3
-    assert parsed.row("Rivers of the world: rouge↑") == ["1.000"] * 3
+    assert parsed.row("Capitals of the world: ROUGE↑") == ["0.750"] * 3
+    assert parsed.row("Rivers of the world: ROUGE↑") == ["1.000"] * 3
 
 
 def test_without_a_holdout_the_card_says_why(root):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tif.metrics.scored import Scored
 
 MODELS = ("target", "retain", "unlearned")
+NO_ATTACK = "none"  # in the column attack of the measures table
 
 _KEY = pa.dictionary(pa.int32(), pa.string())
 

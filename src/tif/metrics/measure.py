@@ -9,12 +9,11 @@ import pyarrow as pa
 from tif.base.errors import UserError
 from tif.base.tables import csv_text
 from tif.benchmarks import Set, read_card, read_set
-from tif.metrics import MEASURES, MODELS, Measure, known_measures
+from tif.metrics import MEASURES, MODELS, NO_ATTACK, Measure, known_measures
 from tif.metrics.quality import forget_quality
 from tif.metrics.scored import Scored, read_scored, same_samples
 from tif.metrics.utility import model_utility
 
-NO_ATTACK = "none"
 # TOFU calls the share of the right answer among all answers a probability too.
 PARTS = {"normalized_probability": "probability"}
 

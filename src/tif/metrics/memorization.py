@@ -47,7 +47,7 @@ def _each(function):
 FAMILY = (
     Measure(
         name="extraction_strength",
-        title="Extraction strength",
+        title="extraction strength",
         sets=("forget", "retain", "holdout", "utility"),
         values=_each(extraction_strength),
         aggregate=mean,
@@ -56,7 +56,7 @@ FAMILY = (
     ),
     Measure(
         name="exact_memorization",
-        title="Exact memorization",
+        title="exact memorization",
         sets=("forget", "retain", "holdout", "utility"),
         values=_each(exact_memorization),
         aggregate=mean,

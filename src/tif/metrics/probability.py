@@ -23,7 +23,7 @@ def normalized_probability(correct_loss: ArrayLike, wrong_losses: ArrayLike) -> 
 FAMILY = (
     Measure(
         name="probability",
-        title="Probability",
+        title="probability",
         sets=("forget", "retain", "holdout", "utility"),
         values=lambda scored: scored.losses.probability,
         aggregate=mean,
@@ -32,7 +32,7 @@ FAMILY = (
     ),
     Measure(
         name="normalized_probability",
-        title="Probability among the answers",
+        title="probability among the answers",
         sets=("forget", "retain", "holdout", "utility"),
         reads=("wrong",),
         values=lambda scored: normalized_probability(scored.losses.response, scored.losses.wrong),

@@ -14,7 +14,7 @@ def aggregate(values: np.ndarray, role: str) -> float:
 FAMILY = (
     Measure(
         name="truth_ratio",
-        title="Truth ratio",
+        title="truth ratio",
         sets=("forget", "retain", "holdout", "utility"),
         reads=("wrong",),
         values=lambda scored: scored.losses.truth_ratio,

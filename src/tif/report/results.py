@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from tif.base import tables
 from tif.base.errors import UserError
 from tif.evaluation import TEXTS
-from tif.metrics import MEASURES, MODELS
+from tif.metrics import MEASURES, MODELS, NO_ATTACK
 
 _AGAIN = "run `dvc repro -f measure`"
 
@@ -37,7 +37,9 @@ def read_results(root: Path, forget: list[dict]) -> Results:
     ids = [row["sample_id"] for row in forget]
     path = root / "data" / "measures.parquet"
     table = tables.read(path, MEASURES)
-    table = table.filter(pc.is_in(table["sample_id"].cast("string"), value_set=pc.cast(ids, "string")))
+    plain = pc.equal(table["attack"].cast("string"), NO_ATTACK)
+    ours = pc.is_in(table["sample_id"].cast("string"), value_set=pc.cast(ids, "string"))
+    table = table.filter(pc.and_(plain, ours))
     values: dict[str, dict[str, dict[str, float]]] = {model: {} for model in MODELS}
     for row in table.to_pylist():
         values[row["model"]].setdefault(row["measure"], {})[row["sample_id"]] = row["value"]
