@@ -99,7 +99,7 @@ def forked(function: Callable[[], None], told: Path, **variables: str) -> multip
         sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))  # not pytest's
         function()
 
-    process = multiprocessing.get_context("fork").Process(target=begin)
+    process = multiprocessing.get_context("fork").Process(target=begin, daemon=True)
     process.start()
     return process
 

@@ -11,7 +11,7 @@ from tif.agreement.lint import KINDS, Finding, lint
 from tif.identify.annotations import read_json_lines
 from tif.words import SPANS, span_rows
 
-REAL = Path(__file__).parents[2] / "shared" / "tofu"
+REAL = Path(__file__).parents[2].parent / "shared" / "tofu"
 TEXTS = {"forget/0000": "Ann wrote Sea.", "forget/0001": "Yes, 30."}
 
 

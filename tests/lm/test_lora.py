@@ -2,9 +2,7 @@
 
 import json
 import os
-import runpy
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 from forgetting import TPO, data_of, settings
+from in_process import run_stage
 from peft import PeftModel
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
@@ -305,13 +304,13 @@ def pipeline(copy, forget, retain, table, facts, tmp_path) -> Path:
     return tmp_path
 
 
-def test_the_evaluate_stage_reads_adapter_and_target(pipeline, adapted, as_before, monkeypatch):
-    monkeypatch.chdir(pipeline)
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", "unlearned"])
-    runpy.run_path(str(ROOT / "stages/evaluate.py"))["main"]()
-    samples = {name: tables.read(place(Path("data/benchmark"), name, one.role), SAMPLES) for name, one in SETS.items()}
+def test_the_evaluate_stage_reads_adapter_and_target(pipeline, adapted, as_before):
+    run_stage("evaluate", pipeline, "unlearned")
+    samples = {
+        name: tables.read(place(pipeline / "data/benchmark", name, one.role), SAMPLES) for name, one in SETS.items()
+    }
     sets = {name: (one, samples[name]) for name, one in SETS.items()}
     expected = evaluate(adapted, sets, Evaluate(**SHORT), False)
     for name, schema in (("tokens", TOKENS), ("texts", TEXTS)):
-        found = tables.read(f"data/evaluation/unlearned/{name}.parquet", schema)
+        found = tables.read(pipeline / f"data/evaluation/unlearned/{name}.parquet", schema)
         assert found.to_pylist() == getattr(expected, name).to_pylist()

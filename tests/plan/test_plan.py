@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from in_process import run_stage
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -315,13 +315,11 @@ def test_an_empty_forget_set(pipeline, table):
 
 
 @pytest.fixture
-def stage(pipeline, monkeypatch, capsys):
+def stage(pipeline, capsys):
     """Run `stages/unlearn.py --plan` in the folder of the pipeline: what it prints."""
 
     def plan(*arguments: str) -> str:
-        monkeypatch.chdir(pipeline)
-        monkeypatch.setattr(sys, "argv", ["unlearn.py", "--plan", *arguments])
-        run(runpy.run_path(str(ROOT / "stages/unlearn.py"))["main"])
+        run(lambda: run_stage("unlearn", pipeline, "--plan", *arguments))
         told = capsys.readouterr()
         assert told.err == ""
         return told.out

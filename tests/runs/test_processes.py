@@ -142,7 +142,7 @@ class Light:
         return self.process.exitcode, [line for line in self.told.read_text().splitlines() if line != "rank 0 up"]
 
 
-@pytest.mark.parametrize("ranks", [(0, 1), (0,), (1,)])
+@pytest.mark.parametrize("ranks", [(0, 1), (1,), pytest.param((0,), marks=pytest.mark.slow)])
 def test_bad_input_is_told_once(tmp_path, ranks):
     """By all processes, or by one while the other waits for it: one line, no traceback, nothing left behind."""
     body = f"raise UserError('data/x.parquet is bad') if group.rank in {ranks} else TimeoutError(group.wait())"
@@ -150,7 +150,7 @@ def test_bad_input_is_told_once(tmp_path, ranks):
     assert [path.name for path in tmp_path.iterdir()] == ["stage.py"]
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_defect_keeps_its_traceback_once(tmp_path, rank):
     status, lines = Light(tmp_path, f"1 / (group.rank != {rank}); group.wait()").ended()
     assert status == 1

@@ -164,8 +164,7 @@ def test_every_process_holds_its_part_alone(together):
         assert first["local"] + second["local"] == first["all"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("select", ["last", "best"])
+@pytest.mark.parametrize("select", ["best", pytest.param("last", marks=pytest.mark.slow)])
 def test_a_killed_sharded_run_goes_on(folder, together, select):
     """Killed in the middle of the second epoch; in the end everything is as if nothing had happened."""
     whole = setting(f"whole-{select}", "atwu", select=select)
