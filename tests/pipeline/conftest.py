@@ -1,5 +1,8 @@
+import fcntl
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -90,7 +93,20 @@ class Clone:
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory) -> Clone:
-    """One tiny clone for the whole session, its pipeline run once."""
-    made = Clone(tmp_path_factory.mktemp("clone"))
-    made.first = made.repro()
+    """One tiny clone for the whole session, its pipeline run once: workers of pytest-xdist get a copy each."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (shared / "clone.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        record = shared / "clone.json"
+        if not record.exists():
+            (shared / "clone").mkdir()
+            first = Clone(shared / "clone")
+            executed, restored = first.repro()
+            record.write_text(json.dumps([sorted(executed), sorted(restored), first.said]))
+    made = Clone.__new__(Clone)
+    made.folder = tmp_path_factory.mktemp("clones") / "clone"
+    shutil.copytree(shared / "clone", made.folder)
+    executed, restored, made.said = json.loads(record.read_text())
+    made.first = set(executed), set(restored)
     return made

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 COMMAND = ("dvc", "repro", "unlearn")
 
@@ -69,12 +70,17 @@ def kill(clone, step: int) -> None:
     assert ended(clone)
 
 
-def outputs(clone) -> dict[str, bytes]:
-    """Bytes of everything that unlearning writes, and of the lock."""
+def locked(clone) -> dict:
+    """What dvc.lock says of unlearning; the check before it has run whenever a parameter has changed."""
+    return YAML(typ="safe").load(clone.folder / "dvc.lock")["stages"]["unlearn"]
+
+
+def outputs(clone) -> dict[str, bytes | dict]:
+    """Bytes of everything that unlearning writes, and its part of the lock."""
     files = list((clone.folder / "data/models/unlearned").iterdir())
-    files += [clone.folder / name for name in ("data/trajectory.parquet", "data/weights.parquet", "dvc.lock")]
+    files += [clone.folder / name for name in ("data/trajectory.parquet", "data/weights.parquet")]
     files += [clone.folder / name for name in ("metrics/plots/steps.csv", "metrics/unlearn.json")]
-    return {str(path.relative_to(clone.folder)): path.read_bytes() for path in files}
+    return {"lock": locked(clone), **{str(path.relative_to(clone.folder)): path.read_bytes() for path in files}}
 
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
@@ -83,9 +89,9 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes t
 @linux
 def test_killed_and_resumed(copy):
     """SIGKILL to all of it; another parameter starts anew; the first settings go on, to the bits of a run in one go."""
-    lock = (copy.folder / "dvc.lock").read_bytes()
+    lock = locked(copy)
     kill(copy, 5)
-    assert (copy.folder / "dvc.lock").read_bytes() == lock
+    assert locked(copy) == lock
 
     copy.change(**{"tpo.beta": 0.3, "unlearn.epochs": 1})
     done = copy.run(*COMMAND)
@@ -143,7 +149,8 @@ def test_a_failed_run_costs_no_earlier_output(copy):
     assert not (copy.folder / "data/models/unlearned").exists()
     copy.change(**{"unlearn.lr": 0.0005})
     copy.run("dvc", "checkout", "-q")
-    kept = {name: content for name, content in before.items() if not name.startswith("metrics")}
+    kept = {name: content for name, content in before.items() if name.startswith("data")}
+    assert locked(copy) == before["lock"]
     assert {name: (copy.folder / name).read_bytes() for name in kept} == kept
     done = copy.run(*COMMAND)  # for the metrics, which git keeps and not DVC
     assert "Stage 'unlearn' is cached" in done.stdout
