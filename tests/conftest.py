@@ -2,6 +2,7 @@
 
 import gc
 import json
+import signal
 from collections.abc import Callable
 
 import pyarrow as pa
@@ -34,6 +35,14 @@ def _nothing_to_collect():
     """Each Trainer begins with a garbage collection, which takes longer than the rest of a tiny run otherwise."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def own_signals():
+    """For tests that call `tif.base.stage.run` here: it makes SIGTERM end a stage, and not the tests."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from tif.base.errors import UserError
 from tif.base.stage import run
 from tif.words import SPANS
 
+pytestmark = pytest.mark.usefixtures("own_signals")
+
 
 def stops(error: BaseException):
     def stage() -> None:

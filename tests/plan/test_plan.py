@@ -315,7 +315,7 @@ def test_an_empty_forget_set(pipeline, table):
 
 
 @pytest.fixture
-def stage(pipeline, capsys):
+def stage(pipeline, own_signals, capsys):
     """Run `stages/unlearn.py --plan` in the folder of the pipeline: what it prints."""
 
     def plan(*arguments: str) -> str:
