@@ -47,12 +47,30 @@ def folder(tmp_path_factory, tiny, table, facts) -> Path:
 @pytest.fixture(scope="module")
 def together(folder) -> list[list[dict]]:
     """Process -> results of all cases in two processes; the last case is the one that will be interrupted."""
+    ended = several.group_of_two(folder, processes_stage.case, *CASES.values(), INTERRUPTED)
+    assert ended == [0, 0], [(folder / f"told-{rank}.txt").read_text() for rank in range(2)]
+    return [results(folder, rank) for rank in range(2)]
+
+
+def assert_same(found: dict, expected: dict) -> None:
+    """Everything that comes of a case, bit for bit."""
+    for key in ("log", "trajectory", "token_weights", "selection"):
+        assert found[key] == expected[key]
+    assert all(torch.equal(found["model"][key], expected["model"][key]) for key in expected["model"])
+
+
+@pytest.mark.slow
+def test_a_stage_that_starts_others_makes_the_same_bits(folder, together):
+    """Real processes, which torchrun has started and which import everything anew."""
     (folder / "cases.json").write_text(json.dumps([*CASES.values(), INTERRUPTED]))
     command = [sys.executable, processes_stage.__file__, str(folder)]
     variables = {**os.environ, **PATHS, "TIF_WORK": str(folder / "work")}
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    return [results(folder, rank) for rank in range(2)]
+    for rank in range(2):
+        for found, expected in zip(results(folder, rank), together[rank], strict=True):
+            assert_same(found, expected)
+            assert (found["seen"], found["world"]) == (expected["seen"], 2)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -100,9 +118,7 @@ def test_killed_processes_resume_to_the_same_bits(folder, together):
         (resumed,) = results(folder, rank)
         expected = together[rank][-1]
         assert len(resumed["seen"]) < len(expected["seen"])
-        for key in ("log", "trajectory", "token_weights", "selection"):
-            assert resumed[key] == expected[key]
-        assert all(torch.equal(resumed["model"][key], expected["model"][key]) for key in expected["model"])
+        assert_same(resumed, expected)
     assert not work.exists()
 
 
